@@ -1,0 +1,32 @@
+"""Append results to benchmarks/results/NAME.jsonl: one JSON line a measurement, with code version and settings."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hardstep.report import versions
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def record(name: str, **values: Any) -> None:
+    """Add one line and print it."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False, cwd=RESULTS.parent
+    ).stdout.strip()
+    line = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit,
+        "machine": f"{platform.machine()}, {platform.system()}",
+        **versions(),
+        **values,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    with (RESULTS / f"{name}.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    print(json.dumps(values), flush=True)

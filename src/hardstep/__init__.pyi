@@ -1,0 +1,59 @@
+from . import data as data
+from . import nets as nets
+from .fit import Batch, Method, Sweep, Work, fit, score
+from .freeze import freeze
+from .grid import Grid
+from .hardnet import HardNet
+from .losses import CrossEntropy, Loss, Squared, SquaredHinge
+from .methods.gradient import SGD, Adam, Constant, Cosine, Drops, GradientDescent
+from .methods.random_features import RandomFeatures
+from .penalties import L0, L1, L2, NoPenalty, Penalty
+from .report import Record, Report
+from .rules import BackwardRule, Clipped, Identity, ReSTE, Sech2, Surrogate
+from .step import Sign, Staircase, Step, step
+from .verify import verify
+from .version import __version__
+
+__all__ = [
+    "L0",
+    "L1",
+    "L2",
+    "SGD",
+    "Adam",
+    "BackwardRule",
+    "Batch",
+    "Clipped",
+    "Constant",
+    "Cosine",
+    "CrossEntropy",
+    "Drops",
+    "GradientDescent",
+    "Grid",
+    "HardNet",
+    "Identity",
+    "Loss",
+    "Method",
+    "NoPenalty",
+    "Penalty",
+    "RandomFeatures",
+    "ReSTE",
+    "Record",
+    "Report",
+    "Sech2",
+    "Sign",
+    "Squared",
+    "SquaredHinge",
+    "Staircase",
+    "Step",
+    "Surrogate",
+    "Sweep",
+    "Work",
+    "__version__",
+    "data",
+    "fit",
+    "freeze",
+    "nets",
+    "score",
+    "step",
+    "verify",
+]

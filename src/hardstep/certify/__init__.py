@@ -1,0 +1,1 @@
+"""Proof procedures over frozen networks. Each file holds one certifier; `certificate.py` says what a proof is."""

@@ -1,0 +1,60 @@
+"""Certificate and Certifier: a claim, a verdict, and data that another program can check again."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from numpy.typing import NDArray
+
+from hardstep.hardnet import HardNet
+
+__all__ = ["Certificate", "Certifier", "Verdict"]
+
+
+class Verdict(Enum):
+    """What a proof procedure found."""
+
+    PROVED = "PROVED"
+    REFUTED = "REFUTED"
+    UNKNOWN = "UNKNOWN"
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """A claim about a network, what was found, and the data behind it.
+
+    Parameters
+    ----------
+    claim
+        The claim in words, with its numbers.
+    verdict
+        PROVED, REFUTED or UNKNOWN.
+    bounds
+        Numbers that carry the proof, by name.
+    witness
+        Arrays that carry a refutation, by name.
+    """
+
+    claim: str
+    verdict: Verdict
+    bounds: Mapping[str, int] = field(default_factory=dict)
+    witness: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+
+class Certifier(ABC):
+    """A proof procedure: a frozen dataclass of what to prove.
+
+    `certify` may search as it likes; `check` must not trust it and works from the certificate's own data.
+    """
+
+    @abstractmethod
+    def certify(self, net: HardNet) -> Certificate:
+        """Try to prove the claim of a network."""
+
+    @abstractmethod
+    def check(self, certificate: Certificate, net: HardNet) -> bool:
+        """Return whether the certificate's verdict follows from its own data and the network."""

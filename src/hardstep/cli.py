@@ -1,0 +1,327 @@
+"""The `hardstep` command. Names of methods, rules, networks and their fields are read off the classes."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+import time
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from inspect import isabstract
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from hardstep import data as data_module
+from hardstep.data import Data
+from hardstep.fit import Method, fit, score
+from hardstep.freeze import freeze
+from hardstep.hardnet import HardNet
+from hardstep.methods.gradient import GradientDescent
+from hardstep.methods.random_features import RandomFeatures
+from hardstep.nets import MLP, ConvNet4
+from hardstep.ranks import launched_fabric
+from hardstep.rules import BackwardRule
+from hardstep.run_folder import RunFolder
+from hardstep.verify import verify
+
+__all__ = ["Summary", "Train", "Verify", "main"]
+
+METHODS = (GradientDescent, RandomFeatures)  # importing a method is what makes it known here
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a network of hard steps, freeze it to integers, and print one table.
+
+    Parameters
+    ----------
+    data
+        "digits", "mnist", "fashion-mnist", "cifar-10", a path, or the name of an OpenML data set.
+    net
+        The network.
+    method
+        How it is trained.
+    sweeps
+        Sweeps over the data; by default about 540,000 rows in all, at least 10 and at most 100 sweeps.
+    seed
+        Source of all randomness: split, initial weights, order.
+    patience
+        Stop after so many sweeps without a better validation score.
+    weight_bits
+        Bits of a rounded weight, 2 to 16.
+    name
+        The run folder is runs/<name>; by default <data>-<method>-<seed>.
+    progress
+        Show a progress bar.
+    """
+
+    data: tyro.conf.Positional[str] = "digits"
+    net: MLP | ConvNet4 = field(default_factory=MLP)
+    method: Method[Any] = field(default_factory=GradientDescent)
+    sweeps: int | None = None
+    seed: int = 0
+    patience: int | None = None
+    weight_bits: int = 8
+    name: str | None = None
+    progress: bool = True
+
+    def load(self) -> tuple[Data, nn.Module]:
+        """Load the data and build the network."""
+        data = data_module.load(self.data, seed=self.seed)
+        return data, self.net(data.shape, data.outputs, self.seed)
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run folder."""
+        name = self.name or f"{Path(self.data).name}-{kebab(type(self.method))}-{self.seed}"
+        return RunFolder(Path("runs") / name)
+
+    def run(self, console: Console, arguments: list[str], folder: RunFolder) -> int:
+        """Train, freeze, write the run folder, print the table."""
+        start = time.perf_counter()
+        fabric = launched_fabric()
+        data, net = self.load()
+        if fabric.is_global_zero:
+            folder.begin(arguments)
+        fabric.barrier()
+        report = fit(
+            net,
+            data,
+            self.method,
+            sweeps=self.sweeps or int(np.clip(round(540_000 / len(data.train)), 10, 100)),
+            seed=self.seed,
+            patience=self.patience,
+            folder=folder.path,
+            fabric=fabric,
+            progress=self.progress,
+        )
+        if not fabric.is_global_zero:
+            return 0
+        hard = freeze(net, calibrate=data.train, weight_bits=self.weight_bits)
+        folder.finish(net, hard, report)
+        columns = {"method": kebab(type(self.method)), "sweeps": f"{report.best + 1} of {len(report.records)}"}
+        if data.test is not None:
+            columns["float test"] = _share(data, score(net, data.test))
+            columns["frozen test"] = _share(data, score(as_torch(hard), data.test))
+        columns |= {
+            "bytes": f"{hard.nbytes:,}",
+            "MACs": f"{hard.macs:,}",
+            "seconds": f"{time.perf_counter() - start:.1f}",
+        }
+        table = Table(title=f"{data.name}: {report.stopped}")
+        for column in columns:
+            table.add_column(column, justify="right")
+        table.add_row(*columns.values())
+        console.print(table)
+        console.print(f"{hard.rounding}\nwritten to {folder.path}/", style="dim", highlight=False)
+        return 0
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Go on with a run that was interrupted, to the same numbers as an unbroken one."""
+
+    resume: Path
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Print the layers of a frozen network: shapes, bits, bytes, MACs.
+
+    Parameters
+    ----------
+    run
+        A run folder, or a file hardnet.safetensors.
+    """
+
+    run: tyro.conf.Positional[Path]
+
+    def print(self, console: Console) -> int:
+        """Print the table."""
+        console.print(load_hardnet(self.run).summary(), highlight=False, soft_wrap=True)
+        return 0
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Check that what was shipped is what was trained, and that all its forms agree bit for bit.
+
+    Freezes the run's float network again (must give the same integers), then compares every form of the frozen
+    network with the NumPy reference on the test part. Ends with status 1 where a form differs.
+
+    Parameters
+    ----------
+    run
+        A run folder.
+    """
+
+    run: tyro.conf.Positional[Path]
+
+    def print(self, console: Console) -> int:
+        """Check and print one line a form."""
+        folder = RunFolder(self.run)
+        train = parse_train(folder.arguments())
+        hard = load_hardnet(self.run)
+        data, net = train.load()
+        folder.load_into(net)
+        again = freeze(net, calibrate=data.train, weight_bits=train.weight_bits)
+        part = data.train if data.test is None else data.test
+        x = part.take(list(range(len(part))))[0].numpy()
+        result = verify(hard, x, forms={"frozen again": again}, floats={"float network": as_numpy(net, hard)})
+        table = Table(title=f"{self.run}: against the NumPy reference")
+        for column in ("form", "samples", "scores that differ", "labels that differ", ""):
+            table.add_column(column, justify="left" if column in ("form", "") else "right")
+        for check in result.checks:
+            verdict = ("equal" if check.ok else "DIFFERS") if check.exact else "before rounding"
+            scores = f"{check.scores_differing}" if check.exact else "-"
+            table.add_row(check.form, f"{check.rows:,}", scores, f"{check.labels_differing}", verdict)
+        console.print(table)
+        return 0 if result else 1
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; a bad value is one line on stderr and status 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        sys.exit(_dispatch(arguments, Console()))
+    except (ValueError, OSError, FloatingPointError) as error:
+        Console(stderr=True).print(f"hardstep: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(2)
+
+
+def _dispatch(arguments: list[str], console: Console) -> int:
+    command, rest = (arguments or ["--help"])[0], arguments[1:]
+    if command == "train":
+        if "--resume" in rest:
+            folder = RunFolder(tyro.cli(Resume, args=rest, prog="hardstep train").resume)
+            rest = folder.arguments()
+            return parse_train(rest).run(console, rest, folder)
+        train = parse_train(rest)
+        return train.run(console, rest, train.folder)
+    if command in ("summary", "verify"):
+        kind: type[Summary] | type[Verify] = Summary if command == "summary" else Verify
+        return tyro.cli(kind, args=rest, prog=f"hardstep {command}").print(console)
+    text = "\n".join(
+        f"  hardstep {kebab(kind):9}{(kind.__doc__ or '').splitlines()[0]}" for kind in (Train, Summary, Verify)
+    )
+    known = command in ("-h", "--help")
+    out = console if known else Console(stderr=True)
+    if not known:
+        out.print(f"hardstep: there is no command {command!r}", style="red", markup=False)
+    out.print(f"{text}\n\n`hardstep COMMAND --help` shows every option.", highlight=False, markup=False, soft_wrap=True)
+    return 0 if known else 2
+
+
+def parse_train(arguments: list[str]) -> Train:
+    """Read the command line of `train`: choose classes by name first, then let tyro read their fields."""
+    default, rest, chosen = Train(), [], list(arguments)
+    while chosen:
+        token = chosen.pop(0)
+        path, _, value = token.removeprefix("--").replace("-", "_").partition("=")
+        choices = _choices(default, path.split(".")) if token.startswith("--") else {}
+        if not choices:
+            rest.append(token)
+            continue
+        name = token.partition("=")[2] if value else (chosen.pop(0) if chosen else "")
+        if name not in choices:
+            raise ValueError(f"{token} takes one of {', '.join(choices)}; got {name!r}")
+        default = _replace(default, path.split("."), choices[name])
+    listed = "\n".join(
+        f"--{p.replace('_', '-')} {{{','.join(_choices(default, p.split('.')))}}}" for p in _paths(default)
+    )
+    text = f"{Train.__doc__}\n\nChosen by name, before their own options:\n{listed}"
+    return tyro.cli(
+        Train, args=rest, default=default, prog="hardstep train", description=text, config=(tyro.conf.AvoidSubcommands,)
+    )
+
+
+def kebab(kind: type) -> str:
+    """Return the command-line name of a class.
+
+    Examples
+    --------
+    >>> kebab(GradientDescent)
+    'gradient-descent'
+    """
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", kind.__name__).lower()
+
+
+def _choices(instance: Any, path: list[str]) -> dict[str, Any]:
+    """Return what a dotted field can be, by command-line name: an instance of each concrete class; {} for a leaf."""
+    for name in path[:-1]:
+        instance = getattr(instance, name, None)
+    if not dataclasses.is_dataclass(instance):
+        return {}
+    declared = typing.get_type_hints(type(instance)).get(path[-1])
+    if isinstance(declared, UnionType):
+        members = [kind for kind in declared.__args__ if dataclasses.is_dataclass(kind) or issubclass(kind, nn.Module)]
+        return {kebab(kind): kind() for kind in members}
+    declared = typing.get_origin(declared) or declared
+    if not (isinstance(declared, type) and isabstract(declared)):
+        return {}
+    choices = {kebab(kind): kind() for kind in _concrete(declared)}
+    if declared is Method:  # a rule stands for gradient descent with it
+        choices |= {kebab(rule): GradientDescent(rule=rule()) for rule in _concrete(BackwardRule)}
+    return choices
+
+
+def _paths(instance: Any, prefix: str = "") -> list[str]:
+    """Return the dotted fields that are chosen by name."""
+    paths = []
+    for item in dataclasses.fields(instance) if dataclasses.is_dataclass(instance) else ():
+        if _choices(instance, [item.name]):
+            paths += [prefix + item.name, *_paths(getattr(instance, item.name), f"{prefix}{item.name}.")]
+    return paths
+
+
+def _concrete(kind: type) -> list[type]:
+    """Return the concrete subclasses that are known, in the order of their definition."""
+    found: list[type] = []
+    subclass: type
+    for subclass in kind.__subclasses__():
+        found += _concrete(subclass) if isabstract(subclass) else [subclass]
+    return [each for each in found if each.__module__.startswith("hardstep.")]
+
+
+def _replace(instance: Any, path: list[str], value: Any) -> Any:
+    """Return a copy of nested frozen dataclasses with one field replaced."""
+    if len(path) > 1:
+        value = _replace(getattr(instance, path[0]), path[1:], value)
+    return dataclasses.replace(instance, **{path[0]: value})
+
+
+def load_hardnet(run: Path) -> HardNet:
+    """Load a frozen network from a run folder or a file."""
+    return HardNet.load(RunFolder(run).hardnet if run.is_dir() else run)
+
+
+def as_numpy(net: nn.Module, hard: HardNet) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """Return a float network as a function from codes or numbers to outputs, in NumPy."""
+    net.eval()
+
+    def run(x: NDArray[Any]) -> NDArray[Any]:
+        values = torch.from_numpy(hard.grid.value(x) if x.dtype == np.uint8 else x)
+        with torch.no_grad():
+            return np.concatenate([net(rows).numpy() for rows in values.tensor_split(-(-len(values) // 1000))])
+
+    return run
+
+
+def as_torch(hard: HardNet) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a frozen network as a function from inputs to the float network's outputs, in torch."""
+    return lambda x: torch.from_numpy(hard(x.numpy()) * hard.scale)
+
+
+def _share(data: Data, value: float) -> str:
+    return f"{value:.2%}" if data.classification else f"R² {value:.4f}"

@@ -1,0 +1,1 @@
+"""Training methods, one family a file. Each is a frozen dataclass that `fit` drives."""

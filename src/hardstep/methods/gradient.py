@@ -1,0 +1,228 @@
+"""Gradient descent through hard steps: any backward rule, any loss, any penalty."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from math import cos, pi
+from typing import Any
+
+import torch
+from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
+from torch import Tensor, nn
+
+from hardstep.fit import Batch, Method, Sweep, Work
+from hardstep.losses import CrossEntropy, Loss
+from hardstep.penalties import NoPenalty, Penalty
+from hardstep.ranks import shared_statistics
+from hardstep.rules import BackwardRule, Clipped
+from hardstep.step import Step
+
+__all__ = ["SGD", "Adam", "Constant", "Cosine", "Drops", "GradientDescent"]
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam, with decoupled weight decay where asked for.
+
+    Parameters
+    ----------
+    lr
+        Learning rate, > 0.
+    betas
+        Decay of the two running means.
+    weight_decay
+        Decoupled decay of all parameters, >= 0.
+
+    References
+    ----------
+    Kingma and Ba 2015 [kingma2015]; Loshchilov and Hutter 2019 [loshchilov2019].
+    """
+
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+
+    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """Make the torch optimiser."""
+        return torch.optim.AdamW(parameters, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Stochastic gradient descent with momentum and coupled weight decay.
+
+    Parameters
+    ----------
+    lr
+        Learning rate, > 0.
+    momentum
+        Share of the last move that is kept.
+    nesterov
+        Look ahead along the momentum.
+    weight_decay
+        Coupled L2 decay of all parameters, >= 0.
+    """
+
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 0.0
+
+    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """Make the torch optimiser."""
+        return torch.optim.SGD(
+            parameters, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, weight_decay=self.weight_decay
+        )
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Keep the learning rate."""
+
+    def factor(self, progress: float) -> float:
+        """Return 1."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Raise the learning rate linearly, then lower it to 0 along half a cosine.
+
+    Parameters
+    ----------
+    warmup
+        Share of the training in which the rate rises, in [0, 1).
+
+    Examples
+    --------
+    >>> Cosine().factor(0.5)
+    0.5
+    """
+
+    warmup: float = 0.0
+
+    def factor(self, progress: float) -> float:
+        """Return the share of the full rate at this progress in [0, 1]."""
+        if progress < self.warmup:
+            return progress / self.warmup
+        return round(0.5 * (1 + cos(pi * (progress - self.warmup) / (1 - self.warmup))), 12)
+
+
+@dataclass(frozen=True)
+class Drops:
+    """Multiply the learning rate by a factor at given shares of the training.
+
+    Parameters
+    ----------
+    at
+        Shares of the training, in (0, 1).
+    by
+        Factor of each drop.
+
+    Examples
+    --------
+    >>> Drops(at=(0.5, 0.75), by=0.1).factor(0.6)
+    0.1
+    """
+
+    at: tuple[float, ...] = (0.5, 0.75)
+    by: float = 0.1
+
+    def factor(self, progress: float) -> float:
+        """Return the share of the full rate at this progress in [0, 1]."""
+        return float(self.by ** sum(progress >= share for share in self.at))
+
+
+@dataclass
+class _State:
+    """The network and optimiser as Fabric wraps them, and the plain network behind both."""
+
+    net: nn.Module
+    wrapped: _FabricModule
+    optimiser: _FabricOptimizer
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"optimiser": self.optimiser.optimizer.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> None:
+        self.optimiser.optimizer.load_state_dict(state_dict["optimiser"])
+
+
+@dataclass(frozen=True)
+class GradientDescent(Method[_State]):
+    """Minimise mean loss + penalty by stochastic gradients; each step passes them on by its backward rule.
+
+    The forward pass is exact. A penalty acts through its prox after each optimiser step, with the step
+    length lr, on weights of two or more dimensions (no biases, no normalisation).
+
+    Parameters
+    ----------
+    rule
+        What stands in for the steps' derivative; followed at `rule.at(progress)`.
+    loss
+        The data term.
+    penalty
+        The penalty on the weights.
+    optimiser
+        Which optimiser, with its learning rate.
+    schedule
+        Factor of the learning rate as a function of progress, applied at every batch.
+    batch_size
+        Rows of a global batch, over all ranks.
+
+    References
+    ----------
+    Bengio, Léonard, Courville 2013 [bengio2013], straight-through estimation; the rules name their own papers.
+    """
+
+    rule: BackwardRule = field(default_factory=Clipped)
+    loss: Loss = field(default_factory=CrossEntropy)
+    penalty: Penalty = field(default_factory=NoPenalty)
+    optimiser: Adam | SGD = field(default_factory=Adam)
+    schedule: Constant | Cosine | Drops = field(default_factory=Cosine)
+    batch_size: int = 128
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+
+    def init(self, net: nn.Module, work: Work) -> _State:
+        """Hand network and optimiser to Fabric."""
+        wrapped, optimiser = work.fabric.setup(net, self.optimiser.build(net.parameters()))
+        return _State(net, wrapped, optimiser)
+
+    def sweep(self, state: _State, work: Work) -> Sweep:
+        """Run one epoch."""
+        state.net.train()
+        rule = self.rule.at(work.progress)
+        for module in state.net.modules():
+            if isinstance(module, Step):
+                module.rule = rule
+        total = torch.zeros(2, dtype=torch.float64, device=work.fabric.device)
+        with shared_statistics(state.net, work.fabric.world_size):
+            for batch in work.batches(self.batch_size, shuffle=True):
+                total += torch.stack(self._update(state, work, batch)).detach().double()
+        loss, hits = (work.sum(total) / len(work.data.train)).tolist()
+        weights = [weight for weight in state.net.parameters() if weight.ndim > 1]
+        penalty = sum(float(self.penalty.value(weight.detach())) for weight in weights)
+        return Sweep(loss + penalty, extra={"train_accuracy": hits} if work.data.classification else {})
+
+    def _update(self, state: _State, work: Work, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Take one step; return this rank's sum of losses and count of right answers."""
+        lr = self.optimiser.lr * self.schedule.factor(batch.progress)
+        for group in state.optimiser.param_groups:
+            group["lr"] = lr
+        out = state.wrapped(batch.x)
+        loss = self.loss.value(out, batch.y).sum()
+        # gradients are averaged over ranks, the loss over the global batch
+        work.fabric.backward(loss * (work.fabric.world_size / batch.total))
+        state.optimiser.step()
+        state.optimiser.zero_grad()
+        with torch.no_grad():
+            for group in state.optimiser.param_groups:
+                for weight in group["params"]:
+                    if weight.ndim > 1 and (moved := self.penalty.prox(weight, lr)) is not weight:
+                        weight.copy_(moved)
+        hits = (out.argmax(dim=1) == batch.y).sum() if work.data.classification else loss.new_zeros(())
+        return loss, hits

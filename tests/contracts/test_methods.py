@@ -1,0 +1,140 @@
+"""What every method promises."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import hardstep as hs
+from hardstep import checkpoint
+from hardstep.fit import Method
+
+from .test_rules import concrete
+
+METHODS = [
+    hs.GradientDescent(batch_size=64),
+    hs.GradientDescent(
+        rule=hs.ReSTE(), loss=hs.SquaredHinge(), penalty=hs.L1(1e-5), optimiser=hs.SGD(lr=0.02), schedule=hs.Drops()
+    ),
+    hs.RandomFeatures(),
+    hs.RandomFeatures(loss=hs.Squared(), batch_size=100),
+]
+every_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: repr(method)[:60])
+
+
+def train(method: Method[Any], data: hs.data.Data, sweeps: int = 5, **options: Any) -> tuple[nn.Module, hs.Report]:
+    net = hs.nets.MLP(hidden=(256, 128))(data.shape, data.outputs)
+    return net, hs.fit(net, data, method, sweeps=sweeps, progress=False, **options)
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    pairs = zip(a.state_dict().items(), b.state_dict().items(), strict=True)
+    return all(name == other and torch.equal(x, y) for (name, x), (other, y) in pairs)
+
+
+def test_every_subclass_is_listed() -> None:
+    assert concrete(Method) == {type(method) for method in METHODS}
+
+
+@every_method
+def test_repr_makes_the_method_again(method: Method[Any]) -> None:
+    assert eval(repr(method), {name: getattr(hs, name) for name in hs.__all__}) == method
+
+
+@every_method
+def test_learns_the_digits_and_the_network_is_the_answer(method: Method[Any], digits: hs.data.Data) -> None:
+    net, report = train(method, digits)
+    assert report.score is not None and report.score >= 0.75
+    assert digits.val is not None
+    assert hs.score(net, digits.val) == report.score
+    assert report.records[report.best].score == max(record.score or 0 for record in report.records)
+
+
+@every_method
+def test_objective_of_a_monotone_method_never_rises(method: Method[Any], digits: hs.data.Data) -> None:
+    _, report = train(method, digits, sweeps=8)
+    objectives = [record.objective for record in report.records]
+    rises = [later - earlier for earlier, later in pairwise(objectives)]
+    assert objectives[-1] < objectives[0] or len(objectives) <= 2
+    if method.monotone:
+        assert max(rises, default=0.0) <= 1e-9
+
+
+@every_method
+def test_same_seed_gives_the_same_bits_whatever_the_callers_generator(
+    method: Method[Any], digits: hs.data.Data
+) -> None:
+    torch.manual_seed(1)
+    first, _ = train(method, digits, sweeps=2)
+    torch.manual_seed(2)
+    before = torch.random.get_rng_state()
+    second, _ = train(method, digits, sweeps=2)
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert same(first, second)
+    third, _ = train(method, digits, sweeps=2, seed=1)
+    assert not same(first, third)
+
+
+@every_method
+def test_resumed_fit_ends_in_the_bits_of_an_unbroken_one(
+    method: Method[Any], digits: hs.data.Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, report = train(method, digits, sweeps=4)
+    written = []
+
+    def killed(*arguments: Any) -> None:
+        written.append(checkpoint.save_tree(*arguments))
+        if len(written) == min(2, len(report.records) - 1):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["hardstep.fit"], "save_tree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(method, digits, sweeps=4, folder=tmp_path)
+    monkeypatch.undo()
+    resumed, again = train(method, digits, sweeps=4, folder=tmp_path)
+    assert same(whole, resumed)
+    assert [record.objective for record in again.records] == [record.objective for record in report.records]
+    assert again.stopped == report.stopped
+    # a finished fit is not run again
+    finished, _ = train(method, digits, sweeps=4, folder=tmp_path)
+    assert same(whole, finished)
+
+
+@every_method
+def test_regression_reaches_a_planted_step_function(method: Method[Any]) -> None:
+    x = torch.rand(600, 4, generator=torch.Generator().manual_seed(0))
+    y = (x[:, :2] > 0.5).float() - 0.5 * (x[:, 2:] > 0.3).float()
+    if isinstance(method.loss, hs.CrossEntropy | hs.SquaredHinge):  # type: ignore[attr-defined]
+        pytest.skip("a classification loss")
+    data = hs.data.from_arrays(x, y, name="planted steps")
+    _, report = train(method, data, sweeps=30)
+    assert report.score is not None and report.score > 0.5
+
+
+@every_method
+def test_network_without_a_step_is_refused(method: Method[Any], digits: hs.data.Data) -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+    with pytest.raises(ValueError, match=r"the network has no step: put hardstep\.Step"):
+        hs.fit(net, digits, method, progress=False)
+
+
+@pytest.mark.parametrize("index", range(len(METHODS)))
+def test_two_ranks_give_the_weights_of_one(index: int, tmp_path: Path) -> None:
+    script = Path(__file__).with_name("ranks_script.py")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    launcher = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    for ranks in ("1", "2"):
+        command = [*launcher, ranks, str(script), str(index), str(tmp_path / ranks)]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+        assert result.returncode == 0, result.stderr[-3000:]
+    one, two = (torch.load(tmp_path / ranks, weights_only=True) for ranks in ("1", "2"))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4, msg=lambda text, n=name: f"{n}: {text}")

@@ -1,0 +1,176 @@
+"""The command line: every command as a user types it, names read off the classes, errors in one line."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+import hardstep as hs
+from hardstep import cli
+from hardstep.storage import read_arrays
+
+SMALL = ["--net.hidden", "24", "--sweeps", "2", "--no-progress"]
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Run a command in this process; return status, output, errors."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(list(arguments))
+    out, err = capsys.readouterr()
+    return int(stopped.value.code or 0), out, err
+
+
+@pytest.fixture(autouse=True)
+def wide_and_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def test_train_prints_one_table_and_fills_the_run_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    status, out, _ = run(capsys, "train", *SMALL, "--name", "first")
+    assert status == 0
+    for word in ("float test", "frozen test", "bytes", "MACs", "seconds", "runs/first/"):
+        assert word in out
+    files = {path.name for path in (tmp_path / "runs" / "first").iterdir()}
+    expected = {"config.json", "report.json", "metrics.csv", "model.safetensors", "hardnet.safetensors"}
+    assert files == expected | {"checkpoint.safetensors"}
+    report = hs.Report.from_json(tmp_path / "runs" / "first" / "report.json")
+    assert len(report.records) == 2
+
+
+def test_summary_and_verify_read_the_run_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    run(capsys, "train", *SMALL, "--name", "a", "--weight-bits", "4")
+    status, out, _ = run(capsys, "summary", "runs/a")
+    assert status == 0
+    assert "Dense" in out and "64x24" not in out and "1x8x8" in out and "total:" in out
+    status, out, _ = run(capsys, "verify", "runs/a")
+    assert status == 0
+    for form in ("file", "packed bits", "frozen again", "float network"):
+        assert form in out
+    assert "DIFFERS" not in out
+
+
+def test_verify_fails_where_the_shipped_network_is_not_the_trained_one(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run(capsys, "train", *SMALL, "--name", "a")
+    run(capsys, "train", *SMALL, "--name", "b", "--seed", "1")
+    (tmp_path / "runs/b/hardnet.safetensors").replace(tmp_path / "runs/a/hardnet.safetensors")
+    status, out, _ = run(capsys, "verify", "runs/a")
+    assert status == 1
+    assert "DIFFERS" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["--method", "re-ste"], hs.GradientDescent(rule=hs.ReSTE())),
+        (["--method", "gradient-descent", "--method.rule", "sech2"], hs.GradientDescent(rule=hs.Sech2())),
+        (["--method.rule", "re-ste", "--method.rule.power", "2"], hs.GradientDescent(rule=hs.ReSTE(power=2.0))),
+        (["--method=random-features", "--method.loss=squared"], hs.RandomFeatures(loss=hs.Squared())),
+        (
+            ["--method.optimiser", "sgd", "--method.optimiser.lr", "0.3", "--method.penalty", "l1"],
+            hs.GradientDescent(optimiser=hs.SGD(lr=0.3), penalty=hs.L1()),
+        ),
+    ],
+)
+def test_classes_are_chosen_by_their_own_names(arguments: list[str], wanted: object) -> None:
+    assert cli.parse_train(arguments).method == wanted
+
+
+def test_net_and_activation_are_chosen_by_name() -> None:
+    train = cli.parse_train(["--net", "conv-net4", "--net.activation", "sign", "--net.units", "7"])
+    assert isinstance(train.net, hs.nets.ConvNet4)
+    assert isinstance(train.net.activation, hs.Sign)
+    assert train.net.units == 7
+
+
+def test_help_shows_every_choice_and_hyperparameter_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "train", "--help")
+    assert status == 0
+    for word in ("--method {gradient-descent,random-features,", "--method.optimiser {adam,sgd}", "--weight-bits"):
+        assert word in out
+    assert "--method.batch-size" in out
+    assert "Rows of a global batch" in out
+    status, out, _ = run(capsys, "--help")
+    assert status == 0
+    assert "hardstep verify" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--method", "magic"], "--method takes one of gradient-descent, random-features"),
+        (["fly"], "there is no command 'fly'"),
+        (["summary", "runs/none"], "there is no file runs/none"),
+        (["verify", "runs/none"], "is no run folder: it has no config.json"),
+        (["train", "--weight-bits", "99", *SMALL], "weight_bits must be 2 to 16, got 99"),
+        (["train", "--method.batch-size", "5000", *SMALL], "batch_size=5000 is larger than the data"),
+        (["train", "no-such-data", *SMALL], "no-such-data"),
+    ],
+)
+def test_bad_value_is_one_line_on_stderr_and_status_two(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no network in the tests")
+
+    monkeypatch.setattr("sklearn.datasets.fetch_openml", refuse)
+    status, _, err = run(capsys, *arguments)
+    assert status == 2
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_run_folder_of_another_command_or_version_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(capsys, "train", *SMALL, "--name", "a")
+    status, _, err = run(capsys, "train", *SMALL, "--name", "a", "--seed", "4")
+    assert status == 2
+    assert "holds the run of another command" in err
+    monkeypatch.setattr("hardstep.run_folder.__version__", "9.9.9")
+    status, _, err = run(capsys, "verify", "runs/a")
+    assert status == 2
+    assert f"was written by hardstep {hs.__version__}, this is 9.9.9" in err
+
+
+def test_killed_run_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    arguments = [
+        sys.executable, "-m", "hardstep", "train", "--net.hidden", "128", "128", "--sweeps", "30", "--no-progress",
+    ]  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    quiet = {"env": environment, "stdout": subprocess.DEVNULL, "check": True, "timeout": 200}
+    subprocess.run([*arguments, "--name", "whole"], **quiet)  # type: ignore[call-overload]
+    checkpoint = tmp_path / "runs" / "broken" / "checkpoint.safetensors"
+    child = subprocess.Popen([*arguments, "--name", "broken"], env=environment, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 100
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(random.SystemRandom().uniform(0, 0.5))  # a moment nobody chose
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    assert not (tmp_path / "runs" / "broken" / "model.safetensors").exists()
+    subprocess.run([*arguments[:4], "--resume", "runs/broken"], **quiet)  # type: ignore[call-overload]
+    whole, broken = (read_arrays(tmp_path / "runs" / name / "model.safetensors", "model")[0] for name in ("whole", "broken"))
+    assert set(whole) == set(broken)
+    for name, array in whole.items():
+        assert np.array_equal(array, broken[name]), name
+
+
+def test_console_shows_a_progress_bar_with_the_score(capsys: pytest.CaptureFixture[str]) -> None:
+    data = hs.data.load("digits")
+    hs.fit(hs.nets.mlp(64, 16, 10), data, hs.GradientDescent(), sweeps=2)
+    assert Console is not None
+    out, _ = capsys.readouterr()
+    assert "2/2" in out
+    assert "validation" in out

@@ -1,0 +1,121 @@
+"""The shape of the code itself: import directions, sizes, what must not appear."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hardstep as hs
+
+SOURCE = Path(hs.__file__).parent
+FILES = sorted(SOURCE.rglob("*.py"))
+every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+
+# module -> what it may import from the package; a folder stands for its files
+LEFT = {"step", "rules", "losses", "penalties", "closed_form"}
+RIGHT = {"storage", "grid", "formats", "bits", "hardnet", "verify", "certify", "version"}
+ALLOWED = {
+    "version": set(),
+    "storage": set(),
+    "grid": set(),
+    "formats": set(),
+    "rules": set(),
+    "losses": set(),
+    "penalties": set(),
+    "closed_form": set(),
+    "step": {"rules"},
+    "bits": set(),
+    "hardnet": {"bits", "grid", "storage"},
+    "verify": {"bits", "hardnet"},
+    "certify": {"hardnet", "certify"},
+    "nets": {"step"},
+    "data": {"formats", "grid", "images"},
+    "images": {"formats", "grid"},
+    "checkpoint": {"storage"},
+    "report": {"storage", "version"},
+    "progress": {"report"},
+    "ranks": set(),
+    "fit": {"checkpoint", "data", "progress", "ranks", "report", *LEFT},
+    "methods": {"data", "fit", "ranks", "nets", *LEFT},
+    "freeze": {"data", "grid", "hardnet", "step"},
+    "run_folder": {"hardnet", "report", "storage", "version"},
+}
+ANYTHING = {"cli", "__main__", "__init__"}
+
+
+def imported(path: Path) -> set[str]:
+    """The package's own modules that a file imports, folders by their name."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "hardstep":
+            parts = (node.module or "").split(".")[1:]
+            names |= {parts[0]} if parts else {alias.name for alias in node.names}
+    return names
+
+
+@every_file
+def test_imports_point_one_way(path: Path) -> None:
+    module = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    if module not in ANYTHING:
+        assert imported(path) <= ALLOWED[module]
+
+
+@every_file
+def test_file_is_short_documented_and_lists_its_names(path: Path) -> None:
+    text = path.read_text()
+    tree = ast.parse(text)
+    assert len(text.splitlines()) <= 400
+    assert ast.get_docstring(tree)
+    if path.name not in ("__init__.py", "__main__.py"):
+        assert any(isinstance(n, ast.Assign) and getattr(n.targets[0], "id", "") == "__all__" for n in tree.body)
+
+
+@every_file
+def test_no_eval_no_print_and_pickle_only_where_it_is_restricted(path: Path) -> None:
+    calls = {
+        n.func.id
+        for n in ast.walk(ast.parse(path.read_text()))
+        if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+    }
+    assert not calls & {"eval", "exec", "print"}
+    imports = {
+        alias.name for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Import) for alias in n.names
+    }
+    assert "pickle" not in imports or path.name == "formats.py"
+
+
+@pytest.mark.parametrize("module", sorted(RIGHT))
+def test_right_of_freeze_nothing_imports_torch(module: str) -> None:
+    names = [f"hardstep.{module}"]
+    if module == "certify":
+        names = [
+            f"hardstep.certify.{path.stem}" for path in (SOURCE / "certify").glob("*.py") if path.stem != "__init__"
+        ]
+    code = f"import {', '.join(names)}, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_public_name_exists_and_is_documented() -> None:
+    for name in hs.__all__:
+        value = getattr(hs, name)
+        assert name == "__version__" or inspect.getdoc(value), name
+
+
+def test_no_public_function_takes_more_than_eight_arguments_beside_the_data() -> None:
+    for name in hs.__all__:
+        value = getattr(hs, name)
+        if inspect.isfunction(value) or inspect.isclass(value):
+            parameters = [p for p in inspect.signature(value).parameters if p not in ("self", "data", "x")]
+            assert len(parameters) <= 8, name
+
+
+def test_version_has_one_source() -> None:
+    project = SOURCE.parents[1] / "pyproject.toml"
+    if not project.exists():
+        pytest.skip("the package is installed without its project file")
+    assert 'dynamic = ["version"]' in project.read_text()
