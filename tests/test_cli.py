@@ -149,8 +149,8 @@ def test_killed_run_resumes_to_the_same_bits(tmp_path: Path) -> None:
         sys.executable, "-m", "hardstep", "train", "--net.hidden", "128", "128", "--sweeps", "30", "--no-progress",
     ]  # fmt: skip
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    quiet = {"env": environment, "stdout": subprocess.DEVNULL, "check": True, "timeout": 200}
-    subprocess.run([*arguments, "--name", "whole"], **quiet)  # type: ignore[call-overload]
+    quiet = {"env": environment, "stdout": subprocess.DEVNULL, "timeout": 200}
+    subprocess.run([*arguments, "--name", "whole"], check=True, **quiet)  # type: ignore[call-overload]
     checkpoint = tmp_path / "runs" / "broken" / "checkpoint.safetensors"
     child = subprocess.Popen([*arguments, "--name", "broken"], env=environment, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 100
@@ -160,8 +160,10 @@ def test_killed_run_resumes_to_the_same_bits(tmp_path: Path) -> None:
     child.send_signal(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
     assert not (tmp_path / "runs" / "broken" / "model.safetensors").exists()
-    subprocess.run([*arguments[:4], "--resume", "runs/broken"], **quiet)  # type: ignore[call-overload]
-    whole, broken = (read_arrays(tmp_path / "runs" / name / "model.safetensors", "model")[0] for name in ("whole", "broken"))
+    subprocess.run([*arguments[:4], "--resume", "runs/broken"], check=True, **quiet)  # type: ignore[call-overload]
+    whole, broken = (
+        read_arrays(tmp_path / "runs" / name / "model.safetensors", "model")[0] for name in ("whole", "broken")
+    )
     assert set(whole) == set(broken)
     for name, array in whole.items():
         assert np.array_equal(array, broken[name]), name

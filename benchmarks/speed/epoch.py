@@ -4,8 +4,8 @@
 
 Both train the same shapes on the same made 28x28 images with Adam and cross-entropy, batches of 128 gathered
 from memory; ours through `hardstep.fit`, the other in a loop as short as PyTorch allows. The two are timed in
-turn inside one process; the figure is the median of the ratios of neighbours. Expected: at most 1.10 for the MLP and for
-convnet4. About three minutes on two cores.
+turn inside one process; the figure is the median of the ratios of neighbours. Expected: at most 1.10 for the
+MLP and for convnet4. About three minutes on two cores.
 """
 
 from __future__ import annotations

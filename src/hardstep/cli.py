@@ -81,6 +81,10 @@ class Train:
         data = data_module.load(self.data, seed=self.seed)
         return data, self.net(data.shape, data.outputs, self.seed)
 
+    def budget(self, data: Data) -> int:
+        """Return the number of sweeps."""
+        return int(np.clip(round(540_000 / len(data.train)), 10, 100)) if self.sweeps is None else self.sweeps
+
     @property
     def folder(self) -> RunFolder:
         """The run folder."""
@@ -99,7 +103,7 @@ class Train:
             net,
             data,
             self.method,
-            sweeps=self.sweeps or int(np.clip(round(540_000 / len(data.train)), 10, 100)),
+            sweeps=self.budget(data),
             seed=self.seed,
             patience=self.patience,
             folder=folder.path,

@@ -17,7 +17,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from hardstep.checkpoint import load_tree, save_tree
-from hardstep.data import Data, Part, batches
+from hardstep.data import Data
+from hardstep.parts import Part, batches
 from hardstep.progress import Progress
 from hardstep.ranks import launched_fabric
 from hardstep.report import Record, Report, versions

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from hardstep.data import Part
 from hardstep.grid import Grid
 from hardstep.hardnet import Conv, Dense, Encoding, Flatten, HardNet, Layer, Pool, Rounding
+from hardstep.parts import Part
 from hardstep.step import Sign, Staircase, Step
 
 __all__ = ["freeze"]

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hardstep.closed_form import ridge
-from hardstep.data import batches
 from hardstep.fit import Method, Sweep, Work
 from hardstep.losses import CrossEntropy, Loss
+from hardstep.parts import batches
 
 __all__ = ["RandomFeatures"]
 

@@ -1,0 +1,102 @@
+"""Folders of images, one sub-folder a class, decoded when they are needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import Dataset
+
+__all__ = ["ImageFolder", "image_folders"]
+
+ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFolder(Dataset[tuple[Tensor, Tensor]]):
+    """Images of one part: each is decoded, made grey or RGB, resized, and given as uint8 (channels, height, width).
+
+    Parameters
+    ----------
+    files
+        Paths with their labels.
+    size
+        Height and width.
+    grey
+        One channel instead of three.
+    """
+
+    files: tuple[tuple[Path, int], ...]
+    size: tuple[int, int]
+    grey: bool
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Decode one image.
+
+        Raises
+        ------
+        ValueError
+            If the file is no image or truncated.
+        """
+        path, label = self.files[index]
+        try:
+            with Image.open(path) as image:
+                plain = image.convert("L" if self.grey else "RGB")
+        except (UnidentifiedImageError, OSError) as error:
+            raise ValueError(f"{path} is not a readable image ({error}); remove or replace it") from error
+        if plain.size != (self.size[1], self.size[0]):
+            plain = plain.resize((self.size[1], self.size[0]), Image.Resampling.BILINEAR)
+        pixels = np.array(plain, np.uint8)
+        return torch.from_numpy(pixels[None] if self.grey else pixels.transpose(2, 0, 1).copy()), torch.tensor(label)
+
+
+def image_folders(folder: Path, size: tuple[int, int] | None = None) -> tuple[dict[str, ImageFolder], list[str]] | None:
+    """Find the image parts of a folder and its classes: either class folders, or train, val and test with them.
+
+    Without a size all images take that of the first; they are grey if the first is.
+
+    Returns
+    -------
+    The parts by name ("train", perhaps "val" and "test") and the class names in sorted order; None if there
+    are no images here.
+
+    Raises
+    ------
+    ValueError
+        If the parts have different classes, or a class has no images.
+    """
+    names = ("train", "val", "test")
+    roots = {name: folder / name for name in names if (folder / name).is_dir()}
+    roots = roots if "train" in roots else {"train": folder}
+    classes = {name: sorted(sub.name for sub in root.iterdir() if sub.is_dir()) for name, root in roots.items()}
+    listed: dict[str, tuple[tuple[Path, int], ...]] = {}
+    for name, root in roots.items():
+        listed[name] = tuple(
+            (path, label)
+            for label, sub in enumerate(classes[name])
+            for path in sorted((root / sub).rglob("*"))
+            if path.suffix.lower() in ENDINGS
+        )
+    if not listed["train"]:
+        return None
+    for name, found in classes.items():
+        if found != classes["train"]:
+            raise ValueError(f"{roots[name]} has the classes {found}, train has {classes['train']}; make them the same")
+        empty = set(range(len(found))) - {label for _, label in listed[name]}
+        if empty:
+            raise ValueError(
+                f"class {found[min(empty)]!r} of {roots[name]} has no images; remove the folder or fill it"
+            )
+    try:
+        with Image.open(listed["train"][0][0]) as first:
+            grey, shape = first.mode in ("1", "L", "I", "I;16", "LA"), (first.height, first.width)
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"{listed['train'][0][0]} is not a readable image ({error}); remove or replace it") from error
+    return {name: ImageFolder(files, size or shape, grey) for name, files in listed.items()}, classes["train"]
