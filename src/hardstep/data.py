@@ -123,7 +123,7 @@ def from_arrays(
     if isinstance(y, np.ndarray) and y.dtype.kind in "OUS":
         classes, y = np.unique(y.astype(str), return_inverse=True)
     if test is not None and classes is not None:
-        unknown = set(np.asarray(test[1]).astype(str)) - set(classes)
+        unknown = set(np.asarray(test[1]).astype(str).tolist()) - set(classes.tolist())
         if unknown:
             raise ValueError(f"test labels {sorted(unknown)} do not appear in training, which has {classes.tolist()}")
         test = (test[0], np.searchsorted(classes, np.asarray(test[1]).astype(str)))

@@ -125,7 +125,7 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
         If it is damaged, holds pickled objects, or has other names.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, KeyError) as error:
         raise ValueError(

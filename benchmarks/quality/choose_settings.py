@@ -1,0 +1,54 @@
+"""Validation accuracy of candidate settings of `hardstep train`; no test part is looked at.
+
+    python benchmarks/quality/choose_settings.py digits [--seeds 5]          # 15 minutes on two cores
+    python benchmarks/quality/choose_settings.py fashion-mnist [--seeds 3]   # 30 minutes, HARDSTEP_DATA set
+
+The defaults of `GradientDescent` are the settings with the best mean over both data sets (docs/results.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+
+import hardstep as hs
+from hardstep.cli import Train
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from record import record
+
+CANDIDATES = [
+    hs.GradientDescent(rule=rule, optimiser=hs.Adam(lr=lr))
+    for lr in (1e-3, 3e-3)
+    for rule in (hs.Clipped(1.0), hs.Clipped(0.5), hs.Sech2(1.0), hs.Sech2(2.0), hs.ReSTE())
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", choices=["digits", "fashion-mnist"])
+    parser.add_argument("--seeds", type=int, default=5)
+    options = parser.parse_args()
+    for method in CANDIDATES:
+        scores = []
+        for seed in range(options.seeds):
+            train = Train(data=options.data, method=method, seed=seed)
+            data, net = train.load()
+            report = hs.fit(net, data, method, sweeps=train.budget(data), seed=seed, progress=False)
+            # the last sweep, not the best one: the best of many is an optimistic estimate
+            scores.append(report.records[-1].score or 0.0)
+        record(
+            "choose_settings",
+            data=options.data,
+            rule=repr(method.rule),
+            lr=method.optimiser.lr,
+            seeds=options.seeds,
+            validation=round(statistics.mean(scores), 4),
+            sd=round(statistics.stdev(scores), 4) if len(scores) > 1 else 0.0,
+        )
+
+
+if __name__ == "__main__":
+    main()
