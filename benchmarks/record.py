@@ -14,8 +14,8 @@ from hardstep.report import versions
 RESULTS = Path(__file__).parent / "results"
 
 
-def record(name: str, **values: Any) -> None:
-    """Add one line and print it."""
+def record(folder: Path, name: str, **values: Any) -> None:
+    """Add one line to folder/NAME.jsonl and print it."""
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False, cwd=RESULTS.parent
     ).stdout.strip()
@@ -26,7 +26,7 @@ def record(name: str, **values: Any) -> None:
         **versions(),
         **values,
     }
-    RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / f"{name}.jsonl").open("a") as file:
+    folder.mkdir(exist_ok=True)
+    with (folder / f"{name}.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")
     print(json.dumps(values), flush=True)

@@ -17,7 +17,7 @@ import hardstep as hs
 from hardstep.cli import Train
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import record
+from record import RESULTS, record
 
 CANDIDATES = [
     hs.GradientDescent(rule=rule, optimiser=hs.Adam(lr=lr))
@@ -30,16 +30,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", choices=["digits", "fashion-mnist"])
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--sweeps", type=int, default=None)
+    parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     for method in CANDIDATES:
         scores = []
         for seed in range(options.seeds):
-            train = Train(data=options.data, method=method, seed=seed)
+            train = Train(data=options.data, method=method, seed=seed, sweeps=options.sweeps)
             data, net = train.load()
             report = hs.fit(net, data, method, sweeps=train.budget(data), seed=seed, progress=False)
             # the last sweep, not the best one: the best of many is an optimistic estimate
             scores.append(report.records[-1].score or 0.0)
         record(
+            options.results,
             "choose_settings",
             data=options.data,
             rule=repr(method.rule),

@@ -21,29 +21,29 @@ import hardstep as hs
 from hardstep.cli import Train, as_torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import record
+from record import RESULTS, record
 
 
-def run(name: str, method: hs.GradientDescent | hs.RandomFeatures, seed: int, weight_bits: int) -> tuple[float, float]:
+def run(train: Train, results: Path) -> tuple[float, float]:
     """Train, freeze and score once; return float and frozen accuracy."""
-    train = Train(data=name, method=method, seed=seed, weight_bits=weight_bits)
     start = time.perf_counter()
     data, net = train.load()
-    report = hs.fit(net, data, method, sweeps=train.budget(data), seed=seed, progress=False)
-    hard = hs.freeze(net, calibrate=data.train, weight_bits=weight_bits)
+    report = hs.fit(net, data, train.method, sweeps=train.budget(data), seed=train.seed, progress=False)
+    hard = hs.freeze(net, calibrate=data.train, weight_bits=train.weight_bits)
     assert data.test is not None
     assert hard.rounding is not None
     scores = hs.score(net, data.test), hs.score(as_torch(hard), data.test)
     record(
+        results,
         "whole_path",
-        data=name,
+        data=train.data,
         method=report.method,
-        seed=seed,
+        seed=train.seed,
         sweeps=len(report.records),
         validation=report.score,
         test_float=scores[0],
         test_frozen=scores[1],
-        weight_bits=weight_bits,
+        weight_bits=train.weight_bits,
         steps_changed=hard.rounding.steps_changed / hard.rounding.step_outputs,
         nbytes=hard.nbytes,
         seconds=round(time.perf_counter() - start, 1),
@@ -55,10 +55,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", choices=["digits", "fashion-mnist"])
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--weight-bits", type=int, default=8)
+    parser.add_argument("--sweeps", type=int, default=None)
+    parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     for method in (hs.GradientDescent(), hs.RandomFeatures()):
-        scores = [run(options.data, method, seed, options.weight_bits) for seed in range(options.seeds)]
+        scores = [
+            run(Train(options.data, method=method, seed=seed, sweeps=options.sweeps), options.results)
+            for seed in range(options.seeds)
+        ]
         for form, values in zip(("float ", "frozen"), zip(*scores, strict=True), strict=True):
             spread = statistics.stdev(values) if len(values) > 1 else 0.0
             summary = f"{statistics.mean(values):.4f} +- {spread:.4f}, least {min(values):.4f}"

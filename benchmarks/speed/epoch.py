@@ -24,7 +24,7 @@ from torch.nn import functional
 import hardstep as hs
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import record
+from record import RESULTS, record
 
 
 def plain_epoch(net: nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
@@ -49,6 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--rows", type=int, default=6400)
+    parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     generator = np.random.default_rng(0)
     x = generator.integers(0, 256, (options.rows + 128, 1, 28, 28)).astype(np.uint8)
@@ -67,6 +68,7 @@ def main() -> None:
                     ratios.append(report.seconds / plain)
                     seconds.append(report.seconds)
             record(
+                options.results,
                 "speed_epoch",
                 net=name,
                 rule=repr(rule),

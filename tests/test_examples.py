@@ -1,0 +1,35 @@
+"""Every example and benchmark runs, at a tiny size."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = {
+    "examples/plot_whole_path.py": ["--sweeps", "2", "--out", "{tmp}"],
+    "benchmarks/speed/epoch.py": ["--rounds", "1", "--rows", "256", "--results", "{tmp}"],
+    "benchmarks/quality/whole_path.py": ["digits", "--seeds", "1", "--sweeps", "1", "--results", "{tmp}"],
+    "benchmarks/quality/choose_settings.py": ["digits", "--seeds", "1", "--sweeps", "1", "--results", "{tmp}"],
+}
+
+
+def test_every_script_is_listed() -> None:
+    found = {
+        str(path.relative_to(ROOT)) for folder in ("examples", "benchmarks") for path in (ROOT / folder).rglob("*.py")
+    }
+    assert found - {"benchmarks/record.py"} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("script", COMMANDS)
+def test_script_runs_and_leaves_its_result(script: str, tmp_path: Path) -> None:
+    arguments = [argument.format(tmp=tmp_path) for argument in COMMANDS[script]]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(ROOT / script), *arguments]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert any(path.stat().st_size > 100 for path in tmp_path.iterdir())
