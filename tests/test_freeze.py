@@ -129,6 +129,18 @@ def test_number_features_get_a_grid_per_column() -> None:
     assert hard.rounding.steps_changed <= 0.02 * hard.rounding.step_outputs
 
 
+def test_features_far_from_zero_do_not_multiply_the_rounding() -> None:
+    generator = np.random.default_rng(0)
+    x = (1e5 + generator.normal(size=(300, 5))).astype(np.float32)
+    data = hs.data.from_arrays(x, (x[:, 0] > 1e5).astype(np.int64))
+    net = hs.nets.MLP(hidden=(16,), norm=False)(data.shape, 2).double().float()
+    with torch.no_grad():
+        net[1].bias.copy_(-(net[1].weight.double() * 1e5).sum(dim=1))
+    rounding = hs.freeze(net, calibrate=data.train).rounding
+    assert rounding is not None
+    assert rounding.steps_changed <= 0.03 * rounding.step_outputs
+
+
 def test_saved_network_comes_back_bit_for_bit_and_is_as_small_as_it_says(tmp_path: Path, digits: hs.data.Data) -> None:
     for weight_bits in (2, 4, 8, 12):
         hard = hs.freeze(hs.nets.mlp(64, 256, 256, 10), calibrate=digits.train, weight_bits=weight_bits)

@@ -157,6 +157,11 @@ class _Builder:
         weight = _numpy(module.weight).astype(np.float64) * np.asarray(self.scale)
         units = len(weight)
         bias = np.zeros(units) if module.bias is None else _numpy(module.bias).astype(np.float64)
+        if isinstance(module, nn.Linear) and not self.units:
+            # the zero of the inputs becomes part of the bias before weights are rounded, so that features far
+            # from 0 do not multiply the rounding; a convolution keeps it, since its padding is the value 0
+            bias = bias - (weight * self.encoding.zero).sum(axis=1)
+            self.encoding = Encoding()
         self.affine = _Affine(name, module, weight, np.ones(units), bias)
         self.units.append(self.scale)
 

@@ -7,7 +7,7 @@ gain * code - zero of each code: 0/1 for a step, -1/+1 for a sign, q - zero poin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -322,10 +322,6 @@ class HardNet:
         layers = tuple(_unpack_layer(meta, f"{i}.", arrays) for i, meta in enumerate(head["layers"]))
         grid = Grid(arrays["grid.scale"], arrays["grid.zero"])
         return cls(tuple(head["shape"]), grid, layers, head["scale"], rounding)
-
-    def without_report(self) -> HardNet:
-        """Return the network without what freezing measured: what must be equal is what computes."""
-        return replace(self, rounding=None)
 
 
 def weight_bits(weight: NDArray[np.integer[Any]]) -> int:

@@ -54,7 +54,7 @@ class Verification:
 
 
 def verify(
-    hard: HardNet, x: NDArray[Any], *, forms: Mapping[str, Form] | None = None, floats: Mapping[str, Form] | None = None
+    hard: HardNet, x: Any, *, forms: Mapping[str, Form] | None = None, floats: Mapping[str, Form] | None = None
 ) -> Verification:
     """Compare every form of a frozen network with its NumPy reference on samples.
 
