@@ -7,7 +7,7 @@ import pytest
 
 from hardstep import bits
 from hardstep.grid import Grid
-from hardstep.hardnet import exact_product
+from hardstep.hard_layers import exact_product
 from hardstep.verify import packed_product
 
 

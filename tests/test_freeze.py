@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 import hardstep as hs
-from hardstep.hardnet import Conv, Dense, HardNet
+from hardstep.hard_layers import Conv, Dense
+from hardstep.hardnet import HardNet
 from hardstep.verify import packed_product
 
 from .conftest import planted_net

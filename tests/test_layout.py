@@ -18,7 +18,7 @@ every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.re
 
 # module -> what it may import from the package; a folder stands for its files
 LEFT = {"step", "rules", "losses", "penalties", "closed_form"}
-RIGHT = {"storage", "grid", "formats", "bits", "hardnet", "verify", "certify", "version"}
+RIGHT = {"storage", "grid", "formats", "bits", "hard_layers", "hardnet", "verify", "certify", "version"}
 ALLOWED = {
     "version": set(),
     "storage": set(),
@@ -30,9 +30,10 @@ ALLOWED = {
     "closed_form": set(),
     "step": {"rules"},
     "bits": set(),
-    "hardnet": {"bits", "grid", "storage"},
+    "hard_layers": {"bits"},
+    "hardnet": {"grid", "hard_layers", "storage"},
     "verify": {"bits", "hardnet"},
-    "certify": {"hardnet", "certify"},
+    "certify": {"hard_layers", "hardnet", "certify"},
     "nets": {"step"},
     "parts": {"grid"},
     "images": set(),
@@ -43,7 +44,7 @@ ALLOWED = {
     "ranks": set(),
     "fit": {"checkpoint", "data", "parts", "progress", "ranks", "report", *LEFT},
     "methods": {"fit", "parts", "ranks", "nets", *LEFT},
-    "freeze": {"grid", "parts", "hardnet", "step"},
+    "freeze": {"grid", "hard_layers", "parts", "hardnet", "step"},
     "run_folder": {"hardnet", "report", "storage", "version"},
 }
 ANYTHING = {"cli", "__main__", "__init__"}

@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hardstep.grid import Grid
-from hardstep.hardnet import Conv, Dense, Encoding, Flatten, HardNet, Layer, Pool, Rounding
+from hardstep.hard_layers import Conv, Dense, Encoding, Flatten, Layer, Pool
+from hardstep.hardnet import HardNet, Rounding
 from hardstep.parts import Part
 from hardstep.step import Sign, Staircase, Step
 

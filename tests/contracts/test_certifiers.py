@@ -10,7 +10,8 @@ import pytest
 from hardstep.certify.certificate import Certifier, Verdict
 from hardstep.certify.overflow import NoOverflow
 from hardstep.grid import Grid
-from hardstep.hardnet import Dense, HardNet
+from hardstep.hard_layers import Dense
+from hardstep.hardnet import HardNet
 
 from .test_rules import concrete
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from hardstep.certify.certificate import Certificate, Certifier, Verdict
-from hardstep.hardnet import Conv, Dense, HardNet
+from hardstep.hard_layers import Conv, Dense
+from hardstep.hardnet import HardNet
 
 __all__ = ["NoOverflow"]
 
