@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from scipy.sparse import csr_matrix
+from sklearn.utils import Bunch
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from hardstep import data as hd
 from hardstep.grid import Grid
@@ -51,8 +52,15 @@ def spoil(index: tuple[int, int], value: float) -> np.ndarray[Any, Any]:
         (FLOATS, LABELS.astype(float), r"labels are integers, use y.long\(\)"),
         (FLOATS, LABELS[:, None], r"labels are integers of shape \(n,\), got torch.int64 of shape \(60, 1\)"),
         (FLOATS, LABELS * 0 + 1, "holds one class only, 1; give at least two"),
-        (FLOATS, LABELS * 2, r"class 1 of 0\.\.4 has no training row; renumber the labels"),
-        (FLOATS, LABELS - 1, r"label -1 at row \d+ of train is out of range: 2 classes are known, allowed are 0\.\.1"),
+        (FLOATS, LABELS * 2, r"class 1 of 0\.\.4 has no training row \(2 classes have none\); renumber"),
+        (FLOATS, LABELS + 10**12, r"class 0 of 0\.\.1000000000002 has no training row"),
+        (FLOATS, LABELS - 1, r"label -1 at row 0 of y is out of range: 2 classes are known, allowed are 0\.\.1"),
+        (FLOATS.astype(object), LABELS, "x has the type object, allowed are booleans, integers and floats"),
+        (FLOATS.astype(complex), LABELS, "x has the type complex128, allowed are"),
+        (FLOATS, LABELS.astype("M8[D]"), r"y has the type datetime64\[D\], allowed are"),
+        (FLOATS, np.array(["a"] * 59 + [None], object), "y of type object holds None; labels are integers, or text"),
+        (FLOATS, np.array([2, 1] * 30, object), "y of type object holds 2; labels are integers, or text"),
+        (np.full((60, 2), 1e300), LABELS, "x holds 120 values that are NaN or infinite"),
         (FLOATS, np.r_[LABELS[:-1], 3], r"cannot be split with a share of 0.2 in every class"),
         (FLOATS, np.full((60, 1), np.inf, np.float32), "y holds 60 values that are NaN or infinite"),
     ],
@@ -62,7 +70,55 @@ def test_bad_arrays_are_named(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any], 
         hd.from_arrays(x, y)
 
 
+def test_given_outputs_are_held_against_the_labels() -> None:
+    assert hd.from_arrays(FLOATS, LABELS, outputs=3).outputs == 3
+    with pytest.raises(ValueError, match=r"class 3 of 0\.\.3 has no training row \(1 classes have none\)"):
+        hd.from_arrays(FLOATS, LABELS, outputs=4)
+    with pytest.raises(ValueError, match=r"label 2 at row 2 of y is out of range: 2 classes are known"):
+        hd.from_arrays(FLOATS, LABELS, outputs=2)
+    with pytest.raises(ValueError, match=r"y of train is torch.float32 of shape \(4,\) a row, expected .* \(3,\)"):
+        hd.from_arrays(FLOATS, FLOATS, outputs=3)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        FLOATS.astype(">f4"),
+        FLOATS.astype(np.float64),
+        FLOATS.astype(np.longdouble),
+        np.broadcast_to(FLOATS, (1, 60, 4))[0],  # not writable
+        FLOATS[:, ::-1][:, ::-1],
+        torch.tensor(FLOATS, requires_grad=True),
+    ],
+    ids=["big-endian", "float64", "longdouble", "read-only", "strided", "with gradient"],
+)
+def test_numbers_of_any_kind_become_float32(x: Any) -> None:
+    data = hd.from_arrays(x, LABELS, val_share=0.0, test=(x[:3], LABELS[:3]))
+    assert isinstance(data.train, Samples) and isinstance(data.test, Samples)
+    assert data.train.x.dtype == torch.float32 and not data.train.x.requires_grad
+    assert torch.equal(data.train.x, torch.from_numpy(FLOATS))
+    assert torch.equal(data.test.x, torch.from_numpy(FLOATS[:3]))
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int32])
+def test_labels_of_any_integer_type_become_int64(dtype: type) -> None:
+    data = hd.from_arrays(FLOATS, (LABELS > 0).astype(dtype), val_share=0.0, test_share=0.0)
+    assert isinstance(data.train, Samples)
+    assert torch.equal(data.train.y, torch.from_numpy(LABELS > 0).long())
+
+
+def test_number_targets_are_split_too() -> None:
+    data = hd.from_arrays(FLOATS, FLOATS[:, :2].astype(np.float64))
+    assert not data.classification and data.outputs == 2
+    assert isinstance(data.train, Samples) and data.train.y.dtype == torch.float32
+    assert torch.equal(data.train.y, data.train.x[:, :2])
+
+
 def test_label_of_the_test_part_out_of_range_is_named() -> None:
+    with pytest.raises(ValueError, match="the test part: x holds 1 values that are NaN"):
+        hd.from_arrays(FLOATS, LABELS, test=(spoil((1, 1), np.nan), LABELS))
+    with pytest.raises(ValueError, match=r"y of test is torch.float32 of shape .* a row, expected is a label"):
+        hd.from_arrays(FLOATS, LABELS, test=(FLOATS, FLOATS[:, :1]))
     with pytest.raises(ValueError, match=r"label 12 at row 1 of test is out of range: 3 classes are known"):
         hd.from_arrays(FLOATS, LABELS, test=(FLOATS[:2], np.array([0, 12])))
     with pytest.raises(ValueError, match=r"samples of test have shape \(3,\), of train \(4,\)"):
@@ -107,7 +163,7 @@ def test_text_labels_are_numbered_in_sorted_order() -> None:
     assert isinstance(data.train, Samples) and isinstance(data.test, Samples)
     assert data.train.y[:3].tolist() == [1, 2, 0]
     assert data.test.y.tolist() == [0, 2]
-    with pytest.raises(ValueError, match=r"test labels \['z'\] do not appear in training"):
+    with pytest.raises(ValueError, match=r"the test part: labels \['z'\] do not appear in training"):
         hd.from_arrays(FLOATS, names, test=(FLOATS[:2], np.array(["a", "z"])))
 
 
@@ -151,19 +207,10 @@ def test_tensor_dataset_stays_in_memory() -> None:
     assert data.train.grid is not None
 
 
-def test_dataset_with_bad_labels_numbers_or_no_index_is_named() -> None:
+def test_streamed_label_out_of_range_is_named() -> None:
     data = hd.from_parts(Squares(20, 5), outputs=3)
     with pytest.raises(ValueError, match=r"label 3 at row 3 of a batch is out of range: 3 classes are known"):
         data.train.take([0, 1, 2, 3])
-    with pytest.raises(ValueError, match="the dataset has zero samples"):
-        hd.from_parts(Squares(0), outputs=3)
-
-    class Endless(IterableDataset[Any]):
-        def __iter__(self) -> Any:
-            return iter(())
-
-    with pytest.raises(ValueError, match="Endless cannot be indexed, but `fit` owns the order"):
-        hd.from_parts(Endless(), outputs=3)
 
 
 def test_digits_are_codes_of_sixteenths() -> None:
@@ -199,6 +246,26 @@ def test_missing_data_name_all_places_and_the_remedy(tmp_path: Path, monkeypatch
     assert "apt install dataset-fashion-mnist" in text
 
 
+@pytest.mark.parametrize("source", ["folder/mnist", "table.npz", Path("mnist"), "/nowhere/mnist"])
+def test_path_that_does_not_exist_is_named_and_no_network_asked(source: str | Path) -> None:
+    with pytest.raises(FileNotFoundError, match=f"there is no file or folder {source}"):
+        hd.load(source)
+
+
+def test_existing_path_goes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_idx_folder(tmp_path / "digits")
+    assert hd.load("digits").shape == (1, 8, 8)
+    monkeypatch.chdir(tmp_path)
+    assert hd.load("digits").shape == (1, 5, 4)
+
+
+def test_size_is_refused_where_nothing_is_resized() -> None:
+    with pytest.raises(ValueError, match=r"size=\(4, 4\) resizes the images of class folders, and digits has none"):
+        hd.load("digits", size=(4, 4))
+    with pytest.raises(ValueError, match=r"size is the height and width of images, at least 1 each, got \(0, 4\)"):
+        hd.load("digits", size=(0, 4))
+
+
 def test_path_with_nothing_known_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no data that is understood: four IDX files"):
         hd.load(tmp_path)
@@ -215,7 +282,12 @@ def test_cifar_folder_and_npz_are_loaded(tmp_path: Path) -> None:
     np.savez(tmp_path / "keras.npz", x_train=images, y_train=LABELS, x_test=images[:9], y_test=LABELS[:9])
     keras = hd.load(tmp_path / "keras.npz")
     assert keras.test is not None and len(keras.test) == 9
-    assert keras.train.grid is not None
+    assert keras.train.grid is not None and keras.shape == (1, 6, 6)
+    colour = np.random.default_rng(0).integers(0, 256, (60, 6, 5, 3)).astype(np.uint8)
+    np.savez(tmp_path / "colour.npz", x=colour, y=LABELS)
+    data = hd.load(tmp_path / "colour.npz", val_share=0.0, test_share=0.0)
+    assert isinstance(data.train, Samples)
+    assert torch.equal(data.train.x[7, 2], torch.from_numpy(colour[7, :, :, 2]))
 
 
 def write_images(folder: Path, mode: str = "RGB", classes: tuple[str, ...] = ("cat", "dog"), n: int = 10) -> None:
@@ -258,37 +330,64 @@ def test_image_folder_that_is_damaged_is_named(tmp_path: Path) -> None:
     (tmp_path / "a" / "empty").mkdir()
     with pytest.raises(ValueError, match=r"class 'empty' of .* has no images"):
         hd.load(tmp_path / "a")
+    write_images(tmp_path / "one", classes=("cat",))
+    with pytest.raises(ValueError, match=r"has images of one class only, 'cat'; give a folder of at least two"):
+        hd.load(tmp_path / "one")
     write_images(tmp_path / "b" / "train")
     write_images(tmp_path / "b" / "test", classes=("cat", "cow"))
     with pytest.raises(ValueError, match=r"has the classes \['cat', 'cow'\], train has \['cat', 'dog'\]"):
         hd.load(tmp_path / "b")
 
 
-def bunch(x: Any, y: Any) -> SimpleNamespace:
-    return SimpleNamespace(data=x, target=y)
+def bunch(x: Any, y: Any, **columns: Any) -> Bunch:
+    """What `fetch_openml` returns, as far as it is looked at."""
+    return Bunch(data=x, target=y, feature_names=[f"f{i}" for i in range(x.shape[1])], categories=columns)
 
 
-def test_openml_is_asked_last_and_its_images_take_their_shape(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+@pytest.mark.parametrize(("name", "asked"), [("fashion-mnist", "Fashion-MNIST"), ("mnist", "mnist_784")])
+def test_openml_is_asked_last_and_its_images_take_their_shape(
+    monkeypatch: pytest.MonkeyPatch, name: str, asked: str, tmp_path: Path
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (10_060, 784)).astype(float)
 
-    def fetch(name: str, **_: Any) -> SimpleNamespace:
-        asked.append(name)
-        generator = np.random.default_rng(0)
-        return bunch(generator.integers(0, 256, (10_600, 784)).astype(float), (np.arange(10_600) % 10).astype(str))
+    def fetch(dataset: str, **options: Any) -> Bunch:
+        assert (dataset, options["version"]) == (asked, 1)
+        assert options["data_home"] == str(tmp_path / "cache" / "hardstep")
+        assert options["parser"] == "liac-arff", "the others need pandas"
+        return bunch(pixels, (np.arange(len(pixels)) % 10).astype(str).astype(object))
 
     monkeypatch.setattr(hd, "fetch_openml", fetch)
-    data = hd.load("fashion-mnist")
-    assert asked == ["Fashion-MNIST"]
+    data = hd.load(name, val_share=0.0)
     assert data.shape == (1, 28, 28)
-    assert data.test is not None and len(data.test) == 10_000
+    assert isinstance(data.train, Samples) and isinstance(data.test, Samples)
+    assert (len(data.train), len(data.test)) == (60, 10_000)
+    assert data.train.x.dtype == torch.uint8
+    assert np.array_equal(data.train.x.flatten(1).numpy(), pixels[:60])
+    pixels[3, 3] = 0.5
+    with pytest.raises(ValueError, match=r"are not 8-bit images of shape \(1, 28, 28\)"):
+        hd.load(name)
 
 
-def test_openml_table_with_holes_or_text_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hd, "fetch_openml", lambda *_, **__: bunch(spoil((7, 2), np.nan), LABELS.astype(str)))
-    with pytest.raises(ValueError, match="x holds 1 values that are NaN"):
-        hd.load("holes")
-    monkeypatch.setattr(hd, "fetch_openml", lambda *_, **__: bunch(np.array([["a"]], object), LABELS[:1]))
-    with pytest.raises(ValueError, match="has columns that are not numbers"):
-        hd.load("words")
-    monkeypatch.setattr(hd, "fetch_openml", lambda *_, **__: bunch(FLOATS, FLOATS[:, 0]))
-    assert hd.load("numbers").outputs == 1
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (bunch(spoil((7, 2), np.nan), LABELS.astype(str)), "has missing values in the columns 'f2'; prepare it"),
+        (bunch(FLOATS, LABELS.astype(str), f0=["a", "b"]), "columns that are categories, not numbers: 'f0'; prepare"),
+        (bunch(csr_matrix(FLOATS), LABELS.astype(str)), "is a sparse matrix; prepare it"),
+        (bunch(FLOATS, None), "has no target; prepare it"),
+        (bunch(FLOATS, np.array([None, "a", "b"] * 20, object)), "y of type object holds None"),
+    ],
+)
+def test_openml_table_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch, found: Bunch, message: str) -> None:
+    monkeypatch.setattr(hd, "fetch_openml", lambda *_, **__: found)
+    with pytest.raises(ValueError, match=message):
+        hd.load("table")
+
+
+def test_openml_numbers_are_targets_and_text_is_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hd, "fetch_openml", lambda *_, **__: bunch(FLOATS, FLOATS[:, 0].astype(float)))
+    data = hd.load("numbers")
+    assert (data.outputs, data.classification) == (1, False)
+    monkeypatch.setattr(hd, "fetch_openml", lambda *_, **__: bunch(FLOATS, np.array(["b", "a"] * 30, object)))
+    data = hd.load("words")
+    assert (data.outputs, data.classification) == (2, True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,22 +11,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int64, Shaped
 from numpy.typing import NDArray
 from sklearn.datasets import fetch_openml, load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import Dataset, Subset
 
 from hardstep.formats import read_cifar, read_idx_folder, read_npz
 from hardstep.grid import Grid
 from hardstep.images import image_folders
-from hardstep.parts import Part, Samples, Streamed, check_labels
+from hardstep.intake import Array, Source, number_labels, text_classes, to_part, to_samples
+from hardstep.parts import Part, Samples, check_labels
 
 __all__ = ["Data", "from_arrays", "from_parts", "load"]
 
 log = logging.getLogger(__name__)
 
-PIXELS = Grid(1 / 255, 0)
 OPENML = {"mnist": "mnist_784", "fashion-mnist": "Fashion-MNIST", "cifar-10": "CIFAR_10", "cifar-100": "CIFAR_100"}
 IMAGES = {"mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28), "cifar-10": (3, 32, 32), "cifar-100": (3, 32, 32)}
 
@@ -48,7 +50,13 @@ class Data:
     Raises
     ------
     ValueError
-        If the parts have different shapes, a label is out of range, or the training part lacks a class.
+        If the parts have different shapes or kinds of y, a label is out of range, or the training part lacks a class.
+
+    Examples
+    --------
+    >>> x = torch.eye(3)
+    >>> Data("corners", Samples(x, torch.arange(3)), None, None, outputs=3).shape
+    (3,)
     """
 
     name: str
@@ -63,18 +71,20 @@ class Data:
             if part is None:
                 continue
             if part.shape != self.train.shape:
-                raise ValueError(f"samples of {name} have shape {part.shape}, of train {self.train.shape}")
+                raise ValueError(
+                    f"samples of {name} have shape {part.shape}, of train {self.train.shape}; give all parts the same"
+                )
+            y = _first_y(part)
+            if y.is_floating_point() == self.classification or (y.ndim == 1 and len(y) != self.outputs):
+                raise ValueError(
+                    f"y of {name} is {y.dtype} of shape {tuple(y.shape)} a row, expected is "
+                    f"{'a label (int64)' if self.classification else f'float32 of shape ({self.outputs},)'}; "
+                    "convert y, or say what it is by classification and outputs"
+                )
             if self.classification and isinstance(part, Samples):
                 check_labels(part.y, self.outputs, name)
         if self.classification and isinstance(self.train, Samples):
-            counts = torch.bincount(self.train.y, minlength=self.outputs)
-            if (counts > 0).sum() == 1:
-                raise ValueError(f"the training part holds one class only, {int(counts.argmax())}; give at least two")
-            if (counts == 0).any():
-                raise ValueError(
-                    f"class {int(counts.argmin())} of 0..{self.outputs - 1} has no training row; renumber the labels "
-                    "to 0..k-1 without gaps, or give rows of it"
-                )
+            _check_classes(self.train.y, self.outputs)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -83,12 +93,13 @@ class Data:
 
 
 def from_arrays(
-    x: Tensor | NDArray[Any],
-    y: Tensor | NDArray[Any],
+    x: Shaped[Tensor | np.ndarray, "n ..."],
+    y: Shaped[Tensor | np.ndarray, "m ..."],
     *,
     name: str = "arrays",
-    test: tuple[Tensor | NDArray[Any], Tensor | NDArray[Any]] | None = None,
+    test: tuple[Array, Array] | None = None,
     grid: Grid | None = None,
+    outputs: int | None = None,
     val_share: float = 0.1,
     test_share: float = 0.2,
     seed: int = 0,
@@ -96,12 +107,16 @@ def from_arrays(
     """Split arrays or tensors into train, validation and test parts, stratified by class, fixed by the seed.
 
     uint8 arrays are 8-bit codes (pixels, value code/255, unless a grid is given); all others become float32.
-    Labels are integers 0..k-1, or text, which is numbered in sorted order. Float y are number targets.
+    Labels are integers 0..k-1, or text, which is numbered in sorted order. Float y are number targets (n, k).
 
     Parameters
     ----------
     test
         A test part of its own; otherwise `test_share` of the rows is split off.
+    grid
+        Which number a uint8 code stands for.
+    outputs
+        Number of classes, or of number targets; counted if None.
     val_share
         Share of the rows left for training that becomes the validation part; 0 for none.
 
@@ -118,35 +133,37 @@ def from_arrays(
     """
     for share_name, share in (("val_share", val_share), ("test_share", test_share)):
         if not 0 <= share < 1:
-            raise ValueError(f"{share_name} is a share in [0, 1), got {share}")
-    classes: NDArray[Any] | None = None
-    if isinstance(y, np.ndarray) and y.dtype.kind in "OUS":
-        classes, y = np.unique(y.astype(str), return_inverse=True)
-    if test is not None and classes is not None:
-        unknown = set(np.asarray(test[1]).astype(str).tolist()) - set(classes.tolist())
-        if unknown:
-            raise ValueError(f"test labels {sorted(unknown)} do not appear in training, which has {classes.tolist()}")
-        test = (test[0], np.searchsorted(classes, np.asarray(test[1]).astype(str)))
-    grid = PIXELS if grid is None and x.dtype in (np.uint8, torch.uint8) else grid
-    whole = Samples(_tensor(x), _tensor(y), grid)
+            raise ValueError(f"{share_name} is a share in [0, 1), got {share}; 0 splits nothing off")
+    y = y if isinstance(y, Tensor) else np.asarray(y)
+    classes = text_classes(y)
+    whole = to_samples(x, number_labels(y, classes), grid)
     classification = not whole.y.is_floating_point()
+    if outputs is None and classification:
+        outputs = int(whole.y.max()) + 1
+    elif outputs is None:
+        outputs = whole.y.shape[1]
+    if classification:  # before the split, so that rows are the caller's
+        check_labels(whole.y, outputs, "y")
+        _check_classes(whole.y, outputs)
     rows = np.arange(len(whole))
     if test is None:
         rows, test_rows = _split(rows, whole.y, test_share, seed)
         test_part = _pick(whole, test_rows)
     else:
-        test_part = Samples(_tensor(test[0]), _tensor(test[1]), grid)
+        try:
+            test_part = to_samples(test[0], number_labels(test[1], classes), grid)
+        except ValueError as error:
+            raise ValueError(f"the test part: {error}") from error
     rows, val_rows = _split(rows, whole.y, val_share, seed)
     train = _pick(whole, rows)
     assert train is not None
-    outputs = (int(whole.y.max()) + 1 if classes is None else len(classes)) if classification else whole.y.shape[1]
     return Data(name, train, _pick(whole, val_rows), test_part, outputs, classification)
 
 
 def from_parts(
-    train: Dataset[Any] | DataLoader[Any],
-    val: Dataset[Any] | DataLoader[Any] | None = None,
-    test: Dataset[Any] | DataLoader[Any] | None = None,
+    train: Source,
+    val: Source | None = None,
+    test: Source | None = None,
     *,
     outputs: int,
     name: str = "dataset",
@@ -155,7 +172,8 @@ def from_parts(
     """Take parts as they are: any map-style Dataset of (x, y), or a DataLoader.
 
     Of a DataLoader the dataset and the number of workers are used; its batches and its shuffling are not, since
-    `fit` owns the order. A `TensorDataset` is kept in memory.
+    `fit` owns the order. A `TensorDataset`, or a subset of one, is kept in memory. Of other datasets the first
+    sample is read here; the others are checked when they are read.
 
     Parameters
     ----------
@@ -167,12 +185,18 @@ def from_parts(
     Raises
     ------
     ValueError
-        If a dataset cannot be indexed, or its samples do not fit.
+        If a dataset cannot be indexed, its samples do not fit, or a DataLoader would give other samples than its
+        dataset does (by its sampler or its collate function).
+
+    Examples
+    --------
+    >>> rows = torch.utils.data.TensorDataset(torch.eye(2), torch.arange(2))
+    >>> from_parts(torch.utils.data.DataLoader(rows, shuffle=True), outputs=2).train.take([1])
+    (tensor([[0., 1.]]), tensor([1]))
     """
-    parts = [None if part is None else _part(part, outputs, grid) for part in (train, val, test)]
-    assert parts[0] is not None
-    classification = not torch.as_tensor(parts[0].take([0])[1]).is_floating_point()
-    return Data(name, parts[0], parts[1], parts[2], outputs, classification)
+    first = to_part(train, outputs, grid)
+    others = [None if part is None else to_part(part, outputs, grid) for part in (val, test)]
+    return Data(name, first, others[0], others[1], outputs, not _first_y(first).is_floating_point())
 
 
 def load(
@@ -185,12 +209,15 @@ def load(
 ) -> Data:
     """Load data by name or path.
 
-    "digits" is bundled with scikit-learn. A path is a folder of IDX, CIFAR or image files, or an .npz file. Any
+    A path is a folder of IDX, CIFAR or image files, or an .npz file. "digits" is bundled with scikit-learn. Any
     other name is looked for in `$HARDSTEP_DATA`, the user's cache, the folders of Debian's dataset packages, then
     on OpenML. Validation rows are split off the training rows; test rows only where the source has no test part.
+    Grey 8-bit images have the shape (1, height, width), coloured ones (3, height, width).
 
     Parameters
     ----------
+    source
+        An existing path, which goes first, or a name.
     size
         Height and width of the images of an image folder; those of the first one if None.
 
@@ -207,105 +234,109 @@ def load(
     >>> data.shape, len(data.train), len(data.val), len(data.test)
     ((1, 8, 8), 1293, 144, 360)
     """
-    shares: dict[str, Any] = {"val_share": val_share, "test_share": test_share, "seed": seed}
-    name = str(source)
-    if name == "digits":
-        digits = load_digits()
-        x, y = digits.images.astype(np.uint8)[:, None], digits.target.astype(np.int64)
-        return from_arrays(x, y, name=name, grid=Grid(1 / 16, 0), **shares)
-    path = Path(source)
+    if size is not None and min(size) < 1:
+        raise ValueError(f"size is the height and width of images, at least 1 each, got {size}")
+    data = _find(source, size, {"val_share": val_share, "test_share": test_share, "seed": seed})
+    if size is not None and isinstance(data.train, Samples):
+        raise ValueError(f"size={size} resizes the images of class folders, and {source} has none; leave it out")
+    return data
+
+
+def _find(source: str | Path, size: tuple[int, int] | None, shares: dict[str, Any]) -> Data:
+    """Look in one place after the other."""
+    path, name = Path(source), str(source)
     if path.exists():
-        data = _read(path, path.stem, size, shares)
+        data = _read(path, path.stem if path.is_file() else path.resolve().name, size, shares)
         if data is None:
             raise ValueError(
                 f"{path} holds no data that is understood: four IDX files, CIFAR's files, class folders of images, or "
                 "an .npz file with x and y"
             )
         return data
-    places = _places(name)
+    if name == "digits":
+        digits = load_digits()
+        x, y = digits.images.astype(np.uint8)[:, None], digits.target.astype(np.int64)
+        return from_arrays(x, y, name=name, grid=Grid(1 / 16, 0), **shares)
+    if isinstance(source, Path) or len(path.parts) != 1 or path.suffix == ".npz":
+        raise FileNotFoundError(f"there is no file or folder {path}; check the path, or give a name such as 'digits'")
+    own = os.environ.get("HARDSTEP_DATA")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hardstep"
+    places = [Path(own) / name] if own else []
+    places += [cache / name, Path("/usr/share") / f"dataset-{name}", Path("/usr/share/datasets") / name]
     for place in places:
         data = _read(place, name, size, shares) if place.exists() else None
         if data is not None:
             return data
-    return _openml(name, places, shares)
-
-
-def _places(name: str) -> list[Path]:
-    """Return where a named data set may lie, in the order of looking."""
-    own = os.environ.get("HARDSTEP_DATA")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hardstep"
-    debian = [Path("/usr/share") / f"dataset-{name}", Path("/usr/share/datasets") / name]
-    return [*([Path(own) / name] if own else []), cache / name, *debian]
+    log.info("%s is not on this machine; asking OpenML", name)
+    version = 1 if name in OPENML else "active"
+    try:
+        # the other parser needs pandas and reads types off the values
+        options: dict[str, Any] = {"as_frame": False, "parser": "liac-arff", "n_retries": 1}
+        bunch = fetch_openml(OPENML.get(name, name), version=version, data_home=str(cache), **options)
+    except Exception as error:  # whatever the network throws becomes part of the one message
+        debian = "`apt install dataset-fashion-mnist`, or " if name == "fashion-mnist" else ""
+        files = "its files (four IDX files, CIFAR's files, class folders of images)"
+        raise FileNotFoundError(
+            f"data {name!r} is in none of {', '.join(map(str, places))} (HARDSTEP_DATA is {own or 'not set'}), and "
+            f"OpenML did not give it ({type(error).__name__}: {error}). To get it: {debian}put {files} into "
+            f"{cache / name}, or set HARDSTEP_DATA to the folder that holds {name}/"
+        ) from error
+    return _from_openml(name, bunch, shares)
 
 
 def _read(path: Path, name: str, size: tuple[int, int] | None, shares: dict[str, Any]) -> Data | None:
     """Read a file or folder of any known kind; None if there is nothing known in it."""
     if path.is_file():
-        arrays = read_npz(path)
-        if "x_train" in arrays:
-            test = (arrays["x_test"], arrays["y_test"])
-            return from_arrays(arrays["x_train"], arrays["y_train"], name=name, test=test, **shares)
-        return from_arrays(arrays["x"], arrays["y"], name=name, **shares)
+        arrays = {key: _channels_first(values) for key, values in read_npz(path).items()}
+        if "x" in arrays and "y" in arrays:
+            return from_arrays(arrays["x"], arrays["y"], name=name, **shares)
+        test = (arrays["x_test"], arrays["y_test"])
+        return from_arrays(arrays["x_train"], arrays["y_train"], name=name, test=test, **shares)
     four = read_idx_folder(path) or read_cifar(path)
     if four is not None:
-        x, y, x_test, y_test = four
-        x, x_test = (a[:, None] if a.ndim == 3 else a for a in (x, x_test))
-        return from_arrays(x, y.astype(np.int64), name=name, test=(x_test, y_test.astype(np.int64)), **shares)
+        x, y, x_test, y_test = (_channels_first(values) for values in four)
+        return from_arrays(x, y, name=name, test=(x_test, y_test), **shares)
     found = image_folders(path, size)
     if found is None:
         return None
     folders, classes = found
+    if len(classes) == 1:
+        raise ValueError(f"{path} has images of one class only, {classes[0]!r}; give a folder of at least two of them")
     parts: dict[str, Dataset[Any]] = dict(folders)
     rows, labels = np.arange(len(folders["train"])), torch.tensor([label for _, label in folders["train"].files])
     for part in ("test", "val"):
         if part not in parts:
             rows, taken = _split(rows, labels, shares[f"{part}_share"], shares["seed"])
             if len(taken):
-                parts[part] = torch.utils.data.Subset(folders["train"], taken.tolist())
-    parts["train"] = torch.utils.data.Subset(folders["train"], rows.tolist())
+                parts[part] = Subset(folders["train"], taken.tolist())
+    parts["train"] = Subset(folders["train"], rows.tolist())
     return from_parts(parts["train"], parts.get("val"), parts.get("test"), outputs=len(classes), name=name)
 
 
-def _openml(name: str, places: list[Path], shares: dict[str, Any]) -> Data:
-    """Fetch a data set from OpenML into the user's cache."""
-    home = places[-3].parent
-    log.info("%s is not on this machine; asking OpenML", name)
-    try:
-        bunch = fetch_openml(OPENML.get(name, name), as_frame=False, data_home=str(home), parser="auto")
-    except Exception as error:  # whatever the network throws becomes part of the one message
-        debian = "`apt install dataset-fashion-mnist`" if name == "fashion-mnist" else "put its files into one of them"
-        raise FileNotFoundError(
-            f"data {name!r} is in none of {', '.join(map(str, places))}, and OpenML did not give it "
-            f"({type(error).__name__}: {error}). To get it: {debian}, or set HARDSTEP_DATA to the folder above {name}/"
-        ) from error
-    x, y = np.asarray(bunch.data), np.asarray(bunch.target)
-    if x.dtype.kind not in "fiub":
-        raise ValueError(f"OpenML's {name!r} has columns that are not numbers; encode them and use data.from_arrays")
-    if name in IMAGES:
-        x, y = x.astype(np.uint8).reshape(-1, *IMAGES[name]), y.astype(np.int64)
-        return from_arrays(x[:-10_000], y[:-10_000], name=name, test=(x[-10_000:], y[-10_000:]), **shares)
-    numbers = y.dtype.kind == "f"
-    return from_arrays(x.astype(np.float32), y.reshape(len(y), -1) if numbers else y, name=name, **shares)
-
-
-def _part(source: Dataset[Any] | DataLoader[Any], outputs: int, grid: Grid | None) -> Part:
-    """Wrap a dataset or loader."""
-    workers = 0
-    if isinstance(source, DataLoader):
-        workers, source = source.num_workers, source.dataset
-    if isinstance(source, IterableDataset):
-        raise ValueError(
-            f"{type(source).__name__} cannot be indexed, but `fit` owns the order; give a map-style Dataset"
+def _from_openml(name: str, bunch: Any, shares: dict[str, Any]) -> Data:
+    """Take what OpenML gave: numbers, and one label or number targets."""
+    x, y, remedy = bunch.data, bunch.target, "; prepare it and use data.from_arrays"
+    if not isinstance(x, np.ndarray) or y is None:
+        raise ValueError(f"OpenML's {name!r} {'has no target' if y is None else 'is a sparse matrix'}{remedy}")
+    words = [column for column in bunch.feature_names if column in bunch.categories]
+    if words or x.dtype.kind not in "fiub":
+        raise ValueError(f"OpenML's {name!r} has columns that are categories, not numbers: {_some(words)}{remedy}")
+    holes = [column for i, column in enumerate(bunch.feature_names) if np.isnan(x[:, i]).any()]
+    if holes:
+        raise ValueError(f"OpenML's {name!r} has missing values in the columns {_some(holes)}{remedy}")
+    if name not in IMAGES:
+        return from_arrays(
+            x.astype(np.float32), y.reshape(len(y), -1) if y.dtype.kind == "f" else y, name=name, **shares
         )
-    if isinstance(source, Samples):
-        return source
-    if isinstance(source, TensorDataset) and len(source.tensors) == 2:
-        x, y = source.tensors
-        return Samples(x, y, (grid or PIXELS) if x.dtype == torch.uint8 else None)
-    if len(source) == 0:  # type: ignore[arg-type]
-        raise ValueError("the dataset has zero samples; give at least one")
-    codes = torch.as_tensor(source[0][0]).dtype == torch.uint8
-    return Streamed(source, outputs, (grid or PIXELS) if codes else None, workers)
+    whole = x.min() >= 0 and x.max() <= 255 and np.array_equal(x, np.rint(x))
+    if x.shape[1] != math.prod(IMAGES[name]) or not whole:
+        raise ValueError(f"OpenML's {name!r} are not 8-bit images of shape {IMAGES[name]}{remedy}")
+    x, y = x.astype(np.uint8).reshape(-1, *IMAGES[name]), y.astype(np.int64)
+    return from_arrays(x[:-10_000], y[:-10_000], name=name, test=(x[-10_000:], y[-10_000:]), **shares)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _split(rows: NDArray[Any], y: Tensor, share: float, seed: int) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -327,5 +358,29 @@ def _pick(whole: Samples, rows: NDArray[Any]) -> Samples | None:
     return Samples(whole.x[rows], whole.y[rows], whole.grid) if len(rows) else None
 
 
-def _tensor(values: Tensor | NDArray[Any]) -> Tensor:
-    return values if isinstance(values, Tensor) else torch.from_numpy(np.ascontiguousarray(values))
+def _first_y(part: Part) -> Tensor:
+    """Return the label or targets of the first row."""
+    return part.y[0] if isinstance(part, Samples) else torch.as_tensor(part.dataset[0][1])
+
+
+def _check_classes(y: Int64[Tensor, " n"], outputs: int) -> None:
+    """Raise a ValueError if a class has no row. Labels lie in 0..outputs-1 already."""
+    present = torch.unique(y)
+    if len(present) == 1:
+        raise ValueError(f"the training part holds one class only, {int(present[0])}; give at least two")
+    if len(present) < outputs:
+        gaps = torch.nonzero(present != torch.arange(len(present)))
+        raise ValueError(
+            f"class {int(gaps[0]) if len(gaps) else len(present)} of 0..{outputs - 1} has no training row "
+            f"({outputs - len(present)} classes have none); renumber the labels without gaps "
+            "(numpy.unique(y, return_inverse=True)[1]), or give rows of it"
+        )
+
+
+def _channels_first(x: NDArray[Any]) -> NDArray[Any]:
+    """Give 8-bit images (n, height, width) a channel axis, and move one that comes last to the front."""
+    if x.dtype == np.uint8 and x.ndim == 3:
+        return x[:, None]
+    if x.dtype == np.uint8 and x.ndim == 4 and x.shape[3] in (1, 3) and x.shape[1] not in (1, 3):
+        return x.transpose(0, 3, 1, 2)
+    return x

@@ -324,7 +324,7 @@ def score(net: Callable[[Tensor], Tensor], part: Part, work: Work | None = None,
         Shares the rows among the ranks of a fit; None runs them all here.
     """
     module = net if isinstance(net, nn.Module) else nn.Identity()
-    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    like = next(module.parameters(), torch.zeros(0))  # device and precision
     was_training = module.training
     module.eval()
     source: Iterable[tuple[Tensor, Tensor]]
@@ -332,10 +332,10 @@ def score(net: Callable[[Tensor], Tensor], part: Part, work: Work | None = None,
         source = batches(part, torch.arange(len(part)).tensor_split(math.ceil(len(part) / batch_size)))
     else:
         source = ((batch.x, batch.y) for batch in work.batches(batch_size, part=part))
-    sums = torch.zeros(4, dtype=torch.float64, device=device)  # squared errors or hits; then of y: count, sum, squares
+    sums = torch.zeros(4, dtype=torch.float64, device=like.device)  # errors or hits; of y: count, sum, squares
     with torch.no_grad():
         for x, y in source:
-            out, wanted = net(x.to(device)), y.to(device)
+            out, wanted = net(x.to(like)), y.to(like.device)
             hits = (out - wanted).square() if y.is_floating_point() else (out.argmax(dim=1) == wanted)
             wide = wanted.double()
             count = wide.new_tensor(wide.numel())

@@ -296,7 +296,7 @@ def _integers(rows: NDArray[np.float64], bits: int) -> tuple[NDArray[np.integer[
 
 def _rounding(net: nn.Module, hard: HardNet, x: NDArray[Any], units: list[Any]) -> Rounding:
     """Count what differs between the float network and the integers, layer inputs and predictions."""
-    device = next(net.parameters()).device
+    like = next(net.parameters())  # device and precision
     seen: list[NDArray[Any]] = []
     maps = [module for module in net.modules() if isinstance(module, nn.Linear | nn.Conv2d)][1:]
     handles = [m.register_forward_pre_hook(lambda module, args: seen.append(_numpy(args[0]))) for m in maps]
@@ -309,7 +309,7 @@ def _rounding(net: nn.Module, hard: HardNet, x: NDArray[Any], units: list[Any]) 
             seen.clear()
             values = hard.grid.value(chunk) if chunk.dtype == np.uint8 else chunk
             with torch.no_grad():
-                out = _numpy(net(torch.from_numpy(values).to(device)))
+                out = _numpy(net(torch.from_numpy(values).to(like)))
             codes, scores = _reader_inputs(hard, chunk)
             for layer, unit, read, wanted in zip(readers, units[1:], codes, seen, strict=True):
                 changed += int((np.abs(layer.encoding.value(read) * unit - wanted) > 1e-3).sum())
@@ -330,7 +330,8 @@ def _reader_inputs(hard: HardNet, x: NDArray[Any]) -> tuple[list[NDArray[Any]], 
 
 
 def _numpy(tensor: torch.Tensor) -> NDArray[Any]:
-    return tensor.detach().cpu().numpy()
+    plain = tensor.detach().cpu()
+    return (plain.float() if plain.dtype in (torch.bfloat16, torch.float16) else plain).numpy()
 
 
 def _refusal(name: str, module: nn.Module, why: str) -> ValueError:

@@ -158,7 +158,7 @@ def _features(net: nn.Module, readout: nn.Linear, x: Tensor) -> Tensor:
     handle = readout.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     try:
         with torch.no_grad():
-            net(x)
+            net(x.to(readout.weight))
     finally:
         handle.remove()
     return torch.cat([seen[0], seen[0].new_ones(len(seen[0]), 1)], dim=1)
@@ -196,7 +196,7 @@ def _draw(net: nn.Module, readout: nn.Linear, work: Work) -> None:
     net.eval()
     try:
         with torch.no_grad():
-            net(x.to(work.fabric.device))
+            net(x.to(readout.weight))
     finally:
         for handle in handles:
             handle.remove()
