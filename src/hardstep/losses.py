@@ -94,7 +94,7 @@ class SquaredHinge(Loss):
 
     @staticmethod
     def _signs(out: Tensor, y: Tensor) -> Tensor:
-        return 2 * _targets(out, y) - 1
+        return 2 * _targets(out, _labels(y)) - 1
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class CrossEntropy(Loss):
 
     def value(self, out: Float[Tensor, "n k"], y: Labels) -> Float[Tensor, " n"]:
         """Return the cross-entropy of each row."""
-        return F.cross_entropy(out, y, reduction="none", label_smoothing=self.smoothing)
+        return F.cross_entropy(out, _labels(y), reduction="none", label_smoothing=self.smoothing)
 
     def residual(self, out: Float[Tensor, "n k"], y: Labels) -> Float[Tensor, "n k"]:
         """Return q - softmax(o)."""
@@ -165,7 +165,7 @@ class CrossEntropy(Loss):
         return o.to(v.dtype)
 
     def _smoothed(self, out: Tensor, y: Tensor) -> Tensor:
-        targets = _targets(out, y)
+        targets = _targets(out, _labels(y))
         return targets * (1 - self.smoothing) + self.smoothing / out.shape[1]
 
 
@@ -182,3 +182,10 @@ def _targets(out: Tensor, y: Tensor) -> Tensor:
             f"allowed are 0..{out.shape[1] - 1}; renumber the labels or widen the last layer"
         )
     return F.one_hot(y.long(), out.shape[1]).to(out.dtype)
+
+
+def _labels(y: Tensor) -> Tensor:
+    """Return y if it holds labels."""
+    if y.is_floating_point():
+        raise ValueError(f"this loss takes integer labels, got y of {y.dtype}; for number targets use Squared()")
+    return y.long()

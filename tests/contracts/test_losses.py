@@ -91,6 +91,13 @@ def test_squared_loss_takes_number_targets() -> None:
         hs.Squared().value(torch.ones(3, 4), target)
 
 
+@pytest.mark.parametrize("loss", [hs.CrossEntropy(), hs.SquaredHinge()], ids=repr)
+def test_classification_loss_refuses_number_targets(loss: Loss) -> None:
+    for call in (loss.value, loss.residual):
+        with pytest.raises(ValueError, match=r"takes integer labels, got y of torch\.float32; .* use Squared\(\)"):
+            call(torch.zeros(3, 2), torch.zeros(3, 2))
+
+
 def test_smoothing_out_of_range_is_named() -> None:
     with pytest.raises(ValueError, match=r"smoothing is a share in \[0, 1\), got 1.0"):
         hs.CrossEntropy(smoothing=1.0)
