@@ -209,7 +209,7 @@ def test_tensor_dataset_stays_in_memory() -> None:
 
 def test_streamed_label_out_of_range_is_named() -> None:
     data = hd.from_parts(Squares(20, 5), outputs=3)
-    with pytest.raises(ValueError, match=r"label 3 at row 3 of a batch is out of range: 3 classes are known"):
+    with pytest.raises(ValueError, match=r"label 3 at row 3 of the dataset is out of range: 3 classes are known"):
         data.train.take([0, 1, 2, 3])
 
 

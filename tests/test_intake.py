@@ -135,5 +135,5 @@ def test_codes_of_a_dataset_take_the_grid_that_is_given() -> None:
 def test_targets_of_a_dataset_are_streamed() -> None:
     part = to_part(Items(*[(np.ones(3), np.array([0.5, i])) for i in range(4)]), 2, None)
     x, y = part.take([3, 1])
-    assert x.dtype == torch.float32
+    assert (x.dtype, y.dtype) == (torch.float32, torch.float32)
     assert y.tolist() == [[0.5, 3.0], [0.5, 1.0]]

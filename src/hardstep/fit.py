@@ -108,10 +108,11 @@ class Work:
         if shuffle and size > rows:
             raise ValueError(f"batch_size={size} is larger than the data ({rows} rows); choose batch_size <= {rows}")
         ranks, rank = self.fabric.world_size, self.fabric.global_rank
-        if rows < ranks or size < ranks:
-            raise ValueError(f"{ranks} ranks need at least {ranks} rows a batch, got batch_size={size}, {rows} rows")
+        count = math.ceil(rows / size)
+        if rows // count < ranks:
+            raise ValueError(f"{ranks} ranks need at least {ranks} rows a batch, got batch_size={size} of {rows} rows")
         order = torch.randperm(rows, generator=self.generator("order")) if shuffle else torch.arange(rows)
-        chunks = order.tensor_split(math.ceil(rows / size))
+        chunks = order.tensor_split(count)
         shares = [chunk[rank::ranks] for chunk in chunks]
         for i, (x, y) in enumerate(batches(source, shares)):
             done = i / len(chunks)

@@ -54,7 +54,7 @@ class Grid:
             raise ValueError(f"the scale of an input grid must be positive and finite, got {self.scale}")
 
     @classmethod
-    def around(cls, x: Float[np.ndarray, n * d]) -> Grid:
+    def around(cls, x: Float[np.ndarray, " n *d"]) -> Grid:
         """Make the finest grid that covers x: one pair per column of a table, per channel of images.
 
         A column of whole numbers that spans fewer than 256 keeps them exactly (scale 1).

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 __all__ = ["ImageFolder", "image_folders"]
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
+UNREADABLE = (OSError, SyntaxError, EOFError, Image.DecompressionBombError)  # what Pillow raises; OSError most often
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +49,11 @@ class ImageFolder(Dataset[tuple[Tensor, Tensor]]):
         path, label = self.files[index]
         try:
             with Image.open(path) as image:
-                plain = image.convert("L" if self.grey else "RGB")
-        except (UnidentifiedImageError, OSError) as error:
+                _check_depth(path, image)
+                # a palette with transparency turns by way of RGBA, as Pillow asks for
+                full = image.convert("RGBA") if "transparency" in image.info else image
+                plain = full.convert("L" if self.grey else "RGB")
+        except UNREADABLE as error:
             raise ValueError(f"{path} is not a readable image ({error}); remove or replace it") from error
         if plain.size != (self.size[1], self.size[0]):
             plain = plain.resize((self.size[1], self.size[0]), Image.Resampling.BILINEAR)
@@ -96,7 +100,13 @@ def image_folders(folder: Path, size: tuple[int, int] | None = None) -> tuple[di
             )
     try:
         with Image.open(listed["train"][0][0]) as first:
-            grey, shape = first.mode in ("1", "L", "I", "I;16", "LA"), (first.height, first.width)
-    except (UnidentifiedImageError, OSError) as error:
+            _check_depth(listed["train"][0][0], first)
+            grey, shape = first.mode in ("1", "L", "LA"), (first.height, first.width)
+    except UNREADABLE as error:
         raise ValueError(f"{listed['train'][0][0]} is not a readable image ({error}); remove or replace it") from error
     return {name: ImageFolder(files, size or shape, grey) for name, files in listed.items()}, classes["train"]
+
+
+def _check_depth(path: Path, image: Image.Image) -> None:
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"{path} has pixels of more than 8 bits (mode {image.mode}); convert it to 8 bits first")

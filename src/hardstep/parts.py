@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from hardstep.grid import Grid
 
@@ -45,7 +46,10 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
         if len(x) != len(y):
             raise ValueError(f"x has {len(x)} rows and y has {len(y)}; give one label or target per row")
         if (x.dtype == torch.uint8) != (self.grid is not None):
-            raise ValueError(f"x of type {x.dtype}: uint8 codes need a grid and other numbers must not have one")
+            raise ValueError(
+                f"x of type {x.dtype}: uint8 codes need a grid and other numbers must not have one; for pixels give "
+                "grid=Grid(1 / 255, 0), for numbers x.float() without one"
+            )
         if x.dtype != torch.uint8:
             object.__setattr__(self, "x", x.float())
         if y.is_floating_point():
@@ -56,7 +60,10 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
                 )
             object.__setattr__(self, "y", y.float())
         elif y.ndim != 1 or y.dtype == torch.bool:
-            raise ValueError(f"labels are integers of shape (n,), got {y.dtype} of shape {tuple(y.shape)}")
+            raise ValueError(
+                f"labels are integers of shape (n,), got {y.dtype} of shape {tuple(y.shape)}; use y.long(), and "
+                "y.squeeze(1) or y.argmax(1) where there is a second axis"
+            )
         else:
             object.__setattr__(self, "y", y.long())
         for name, values in (("x", self.x), ("y", self.y)):
@@ -107,22 +114,20 @@ class Streamed:
     outputs: int
     grid: Grid | None = None
     workers: int = 0
+    shape: tuple[int, ...] = field(init=False)
+    """Shape of one sample."""
 
     def __post_init__(self) -> None:
         if len(self) == 0:
             raise ValueError("the dataset has zero samples; give at least one")
+        object.__setattr__(self, "shape", tuple(torch.as_tensor(self.dataset[0][0]).shape))
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one sample."""
-        return tuple(torch.as_tensor(self.dataset[0][0]).shape)
-
     def take(self, rows: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
-        """Return these rows as they are stored."""
-        return next(self.stream([torch.as_tensor(rows)]))
+        """Return these rows as they are stored, read in this process."""
+        return next(replace(self, workers=0).stream([torch.as_tensor(rows)]))
 
     def stream(self, chunks: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the rows of each chunk.
@@ -130,15 +135,26 @@ class Streamed:
         Raises
         ------
         ValueError
-            If a label is out of range, or numbers are not finite.
+            If samples differ in shape, a label is out of range, or numbers are not finite; the row is named.
         """
-        loader = DataLoader(self.dataset, batch_sampler=[rows.tolist() for rows in chunks], num_workers=self.workers)
-        for x, y in loader:
+        lists = [rows.tolist() for rows in chunks]
+        loader = DataLoader(self.dataset, batch_sampler=lists, num_workers=self.workers, collate_fn=_stacked)
+        for rows, (x, y) in zip(lists, loader, strict=True):
+            if tuple(x.shape[1:]) != self.shape or (x.dtype == torch.uint8) != (self.grid is not None):
+                raise ValueError(
+                    f"rows {rows[:3]}... of the dataset give {x.dtype} of shape {tuple(x.shape[1:])}, the first row "
+                    f"{'uint8 codes' if self.grid else 'numbers'} of shape {self.shape}; give all rows the same"
+                )
             if not y.is_floating_point():
-                check_labels(y, self.outputs, "a batch")
-            if x.dtype != torch.uint8 and not x.isfinite().all():
-                raise ValueError("a batch of x holds NaN or infinite values; drop these rows or fill them in")
-            yield x if x.dtype == torch.uint8 else x.float(), y if y.is_floating_point() else y.long()
+                _check_labels(y, rows, self.outputs, "the dataset")
+            for name, values in (("x", x), ("y", y)):
+                bad = torch.nonzero(~values.isfinite().flatten(1).all(dim=1) if values.ndim > 1 else ~values.isfinite())
+                if len(bad):
+                    raise ValueError(
+                        f"{name} holds NaN or infinite values, first in row {rows[int(bad[0])]} of the dataset; drop "
+                        "these rows or fill them in"
+                    )
+            yield x if x.dtype == torch.uint8 else x.float(), y.float() if y.is_floating_point() else y.long()
 
 
 Part = Samples | Streamed
@@ -154,15 +170,31 @@ def batches(part: Part, chunks: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tens
     centred = bool((grid.zero != 0).any())
     for x, y in part.stream(chunks):
         value = x.float()
-        yield (value.sub_(zero) if centred else value).mul_(scale), y
+        if centred:
+            value.sub_(zero.to(x.device))
+        yield value.mul_(scale.to(x.device)), y
 
 
 def check_labels(y: Tensor, outputs: int, place: str) -> None:
     """Raise a ValueError that names the first label outside 0..outputs-1 and where it stands."""
+    _check_labels(y, range(len(y)), outputs, place)
+
+
+def _check_labels(y: Tensor, rows: Sequence[int], outputs: int, place: str) -> None:
     bad = torch.nonzero((y < 0) | (y >= outputs))
     if len(bad):
-        row = int(bad[0])
+        first = int(bad[0])
         raise ValueError(
-            f"label {int(y[row])} at row {row} of {place} is out of range: {outputs} classes are known, allowed are "
-            f"0..{outputs - 1}; renumber the labels"
+            f"label {int(y[first])} at row {rows[first]} of {place} is out of range: {outputs} classes are known, "
+            f"allowed are 0..{outputs - 1}; renumber the labels"
         )
+
+
+def _stacked(items: list[tuple[Any, Any]]) -> list[Tensor]:
+    """Stack the samples of a batch; a worker process runs this."""
+    try:
+        x, y = default_collate(items)
+    except (RuntimeError, TypeError, ValueError) as error:
+        shapes = sorted({tuple(np.shape(x)) for x, _ in items})
+        raise ValueError(f"samples of shapes {shapes} cannot be stacked to a batch; resize or pad them") from error
+    return [x, y]
