@@ -57,7 +57,7 @@ def main() -> None:
     data = hs.data.from_arrays(x, y, name="made", val_share=0.0, test_share=128 / len(x))
     values = torch.from_numpy(data.train.grid.value(data.train.x.numpy()))
     for name, recipe in (("mlp 784-1024-1024-10", hs.nets.MLP()), ("convnet4", hs.nets.ConvNet4())):
-        for rule in (hs.Clipped(), hs.Sech2(), hs.ReSTE()):
+        for rule in (hs.Clipped(0.5), hs.Sech2(), hs.ReSTE()):
             ratios, seconds = [], []
             for turn in range(options.rounds + 1):
                 report = hs.fit(

@@ -108,15 +108,21 @@ def test_resumed_fit_ends_in_the_bits_of_an_unbroken_one(
     assert same(whole, finished)
 
 
-@every_method
-def test_regression_reaches_a_planted_step_function(method: Method[Any]) -> None:
+def planted_steps() -> hs.data.Data:
     x = torch.rand(600, 4, generator=torch.Generator().manual_seed(0))
-    y = (x[:, :2] > 0.5).float() - 0.5 * (x[:, 2:] > 0.3).float()
-    if isinstance(method.loss, hs.CrossEntropy | hs.SquaredHinge):  # type: ignore[attr-defined]
-        pytest.skip("a classification loss")
-    data = hs.data.from_arrays(x, y, name="planted steps")
-    _, report = train(method, data, sweeps=30)
+    return hs.data.from_arrays(x, (x[:, :2] > 0.5).float() - 0.5 * (x[:, 2:] > 0.3).float(), name="planted steps")
+
+
+@pytest.mark.parametrize("method", [hs.GradientDescent(loss=hs.Squared()), hs.RandomFeatures(loss=hs.Squared())])
+def test_regression_reaches_a_planted_step_function(method: Method[Any]) -> None:
+    _, report = train(method, planted_steps(), sweeps=30)
     assert report.score is not None and report.score > 0.5
+
+
+@pytest.mark.parametrize("method", [hs.GradientDescent(), hs.RandomFeatures()])
+def test_classification_loss_on_number_targets_is_refused(method: Method[Any]) -> None:
+    with pytest.raises(ValueError, match=r"takes integer labels, got y of torch.float\d\d; for number targets use"):
+        train(method, planted_steps())
 
 
 @every_method
