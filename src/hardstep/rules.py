@@ -137,7 +137,7 @@ class Sech2(Surrogate):
     """Differentiate a hyperbolic tangent: the soft-hinge rule, whose tails never vanish.
 
     Forward step(x); backward h = slope/2 sech²(slope x), C = (1 + tanh(slope x))/2, of area 1. Computed as
-    4e/(1+e)² with e = exp(-2|z|), since 1 - tanh² is 0 in float32 from |z| = 9 on.
+    4s(1-s) with s = sigmoid(-2|z|), since 1 - tanh² is 0 in float32 from |z| = 9 on.
 
     Parameters
     ----------
@@ -165,8 +165,8 @@ class Sech2(Surrogate):
 
     def derivative(self, x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
         """Return slope/2 sech²(slope x)."""
-        e = x.abs().mul_(-2 * self.slope).exp_()
-        return e.mul(2 * self.slope).div_(e.add_(1).square_())
+        s = x.abs().mul_(-2 * self.slope).sigmoid_()  # at most 1/2, so that s - s² keeps its digits
+        return s.addcmul(s, s, value=-1).mul_(2 * self.slope)
 
     @property
     def area(self) -> float:
@@ -221,9 +221,16 @@ class ReSTE(Surrogate):
         """Return the truncated derivative, halved."""
         size = x.abs()
         decay = 1 / self.power - 1
-        slope = size.clamp(self.inner, self.outer).log_().mul_(decay).exp_().mul_(1 / self.power)
-        rise = self._plateau * (1 - 1 / self.power)
-        slope.add_(_beyond(size.clone(), self.inner), alpha=-rise).add_(rise)
+        # the size whose slope is that of the plateau; with power 1 every size has slope 1
+        flat = self.inner * self.power ** (1 / decay) if decay else self.inner
+        slope = (
+            torch.threshold(size, self.inner, flat)
+            .clamp_max_(self.outer)
+            .log_()
+            .mul_(decay)
+            .exp_()
+            .mul_(1 / self.power)
+        )
         return slope.mul_(_beyond(size, self.outer).mul_(-0.5).add_(0.5))
 
     @property
