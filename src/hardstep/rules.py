@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from math import frexp, inf, ldexp, nextafter
 
 import torch
 from jaxtyping import Float
@@ -124,7 +125,7 @@ class Clipped(Surrogate):
 
     def derivative(self, x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
         """Return 1/2 where |x| <= width, else 0."""
-        return _beyond(x.abs(), self.width).mul_(-0.5).add_(0.5)
+        return _window(torch.full_like(x, 0.5), x, self.width)
 
     @property
     def area(self) -> float:
@@ -219,19 +220,11 @@ class ReSTE(Surrogate):
 
     def derivative(self, x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
         """Return the truncated derivative, halved."""
-        size = x.abs()
         decay = 1 / self.power - 1
         # the size whose slope is that of the plateau; with power 1 every size has slope 1
         flat = self.inner * self.power ** (1 / decay) if decay else self.inner
-        slope = (
-            torch.threshold(size, self.inner, flat)
-            .clamp_max_(self.outer)
-            .log_()
-            .mul_(decay)
-            .exp_()
-            .mul_(1 / self.power)
-        )
-        return slope.mul_(_beyond(size, self.outer).mul_(-0.5).add_(0.5))
+        size = torch.threshold(x.abs(), self.inner, flat).clamp_max_(self.outer)
+        return _window(size.log_().mul_(decay).exp_().mul_(0.5 / self.power), x, self.outer)
 
     @property
     def area(self) -> float:
@@ -243,9 +236,18 @@ class ReSTE(Surrogate):
         return float(self.inner ** (1 / self.power - 1))
 
 
-def _beyond(size: Tensor, limit: float) -> Tensor:
-    """Set size to 1 where size > limit, else 0: five times as fast as through a bool tensor, and in place."""
-    return size.sub_(limit).relu_().sign_()
+def _window(h: Tensor, x: Tensor, limit: float) -> Tensor:
+    """Return h where |x| <= limit, else 0, in one fused kernel whose own window is open."""
+    edge = _above(limit) if x.dtype == torch.float32 else nextafter(limit, inf)
+    out: Tensor = torch.ops.aten.hardtanh_backward(h, x, -edge, edge)
+    return out
+
+
+def _above(limit: float) -> float:
+    """Return the float32 after a number rounded to float32, by its bits (torch's compiler can trace it)."""
+    fraction, exponent = frexp(limit)
+    whole = round(ldexp(fraction, 24))  # round half to even, as float32 does
+    return ldexp(whole + 1, exponent - 24)
 
 
 def _positive(name: str, value: float) -> None:

@@ -134,6 +134,16 @@ def test_schedule_gives_a_rule_at_every_progress(rule: BackwardRule) -> None:
         rule.at(1.5)
 
 
+@pytest.mark.parametrize("limit", [0.1, 0.25, 0.3, 0.5, 1.0, 1.5, 3.0, 1e-3, 700.3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_window_is_closed_to_the_last_bit(limit: float, dtype: torch.dtype) -> None:
+    edge = torch.tensor([limit, -limit], dtype=dtype)
+    beyond = edge.nextafter(edge * 2)
+    for rule in (hs.Clipped(limit), hs.ReSTE(inner=limit / 2, outer=limit)):
+        assert (rule.derivative(edge) > 0).all()
+        assert (rule.derivative(beyond) == 0).all()
+
+
 # Test oracles of the specification (sign domain, z ~ N(0,1)): E g and E (sign - F)^2, by quadrature.
 ORACLES = [
     (hs.Clipped(), 0.682689, 0.253551),
