@@ -39,6 +39,8 @@ class Progress:
 
     def tick(self, share: float) -> None:
         """Show that this share of the present sweep is done."""
+        if self._bar.disable:
+            return
         self._bar.update(self._task, completed=self._done + min(share, 0.999))
 
     def show(self, record: Record) -> None:

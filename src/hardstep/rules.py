@@ -125,7 +125,7 @@ class Clipped(Surrogate):
 
     def derivative(self, x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
         """Return 1/2 where |x| <= width, else 0."""
-        return _window(torch.full_like(x, 0.5), x, self.width)
+        return _window(x.new_full((), 0.5), x, self.width)
 
     @property
     def area(self) -> float:

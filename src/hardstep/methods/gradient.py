@@ -201,10 +201,11 @@ class GradientDescent(Method[_State]):
         for module in state.net.modules():
             if isinstance(module, Step):
                 module.rule = rule
-        total = torch.zeros(2, dtype=torch.float64, device=work.fabric.device)
+        sums: list[tuple[Tensor, Tensor]] = []
         with shared_statistics(state.net, work.fabric.world_size):
             for batch in work.batches(self.batch_size, shuffle=True):
-                total += torch.stack(self._update(state, work, batch)).detach().double()
+                sums.append(self._update(state, work, batch))
+        total = torch.stack([torch.stack(pair) for pair in sums]).double().sum(dim=0)
         loss, hits = (work.sum(total) / len(work.data.train)).tolist()
         weights = [weight for weight in state.net.parameters() if weight.ndim > 1]
         penalty = sum(float(self.penalty.value(weight.detach())) for weight in weights)
@@ -227,4 +228,4 @@ class GradientDescent(Method[_State]):
                     if weight.ndim > 1 and (moved := self.penalty.prox(weight, lr)) is not weight:
                         weight.copy_(moved)
         hits = (out.argmax(dim=1) == batch.y).sum() if work.data.classification else loss.new_zeros(())
-        return loss, hits
+        return loss.detach(), hits
