@@ -6,6 +6,7 @@ in training too; a `BackwardRule` says what happens backwards.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -37,6 +38,10 @@ class _Step(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
         return ctx.rule.pullback(x, grad), None
+
+
+# torch binds the arguments of each call by their signature; made once, it need not be inferred every time
+_Step.forward.__signature__ = inspect.signature(_Step.forward)  # type: ignore[attr-defined]
 
 
 def step(x: Float[Tensor, "*n"], rule: BackwardRule | None = None) -> Float[Tensor, "*n"]:

@@ -45,7 +45,7 @@ class Adam:
 
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """Make the torch optimiser."""
-        return torch.optim.AdamW(parameters, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
+        return torch.optim.AdamW(parameters, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, fused=True)
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,12 @@ class SGD:
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """Make the torch optimiser."""
         return torch.optim.SGD(
-            parameters, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, weight_decay=self.weight_decay
+            parameters,
+            lr=self.lr,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            weight_decay=self.weight_decay,
+            fused=True,
         )
 
 
