@@ -44,7 +44,8 @@ ALLOWED = {
     "progress": {"report"},
     "ranks": set(),
     "fit": {"checkpoint", "data", "parts", "progress", "ranks", "report", *LEFT},
-    "methods": {"fit", "parts", "ranks", "nets", *LEFT},
+    "chain": {"step"},
+    "methods": {"chain", "fit", "parts", "ranks", "nets", *LEFT},
     "freeze": {"grid", "hard_layers", "parts", "hardnet", "step"},
     "run_folder": {"hardnet", "report", "storage", "version"},
 }

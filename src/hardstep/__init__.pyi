@@ -6,6 +6,7 @@ from .grid import Grid
 from .hardnet import HardNet
 from .losses import CrossEntropy, Loss, Squared, SquaredHinge
 from .methods.gradient import SGD, Adam, Constant, Cosine, Drops, GradientDescent
+from .methods.margin_bcd import MarginBCD
 from .methods.random_features import RandomFeatures
 from .penalties import L0, L1, L2, NoPenalty, Penalty
 from .report import Record, Report
@@ -32,6 +33,7 @@ __all__ = [
     "HardNet",
     "Identity",
     "Loss",
+    "MarginBCD",
     "Method",
     "NoPenalty",
     "Penalty",

@@ -28,6 +28,7 @@ from hardstep.fit import Method, fit, score
 from hardstep.freeze import freeze
 from hardstep.hardnet import HardNet
 from hardstep.methods.gradient import GradientDescent
+from hardstep.methods.margin_bcd import MarginBCD
 from hardstep.methods.random_features import RandomFeatures
 from hardstep.nets import MLP, ConvNet4
 from hardstep.ranks import launched_fabric
@@ -37,7 +38,7 @@ from hardstep.verify import verify
 
 __all__ = ["Summary", "Train", "Verify", "main"]
 
-METHODS = (GradientDescent, RandomFeatures)  # importing a method is what makes it known here
+METHODS = (GradientDescent, MarginBCD, RandomFeatures)  # importing a method is what makes it known here
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,122 @@
+"""A network read and written as a chain of affine maps with a step between each two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from hardstep.step import Step
+
+__all__ = ["Affine", "chain", "with_ones"]
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """A linear layer and the batch normalisation behind it, seen as one matrix [weights, bias].
+
+    Parameters
+    ----------
+    linear
+        The layer.
+    norm
+        The normalisation between the layer and its step, if there is one.
+    """
+
+    linear: nn.Linear
+    norm: nn.BatchNorm1d | None = None
+
+    def read(self) -> Float[Tensor, "h d_and_1"]:
+        """Return weights and bias as they act in evaluation mode, normalisation folded in."""
+        weight, bias = self.linear.weight.detach(), self.linear.bias
+        shift = weight.new_zeros(len(weight)) if bias is None else bias.detach()
+        if self.norm is not None:
+            mean, var, gain, offset = _statistics(self.norm)
+            scale = gain / (var + self.norm.eps).sqrt()
+            weight, shift = weight * scale[:, None], (shift - mean) * scale + offset
+        return torch.cat([weight, shift[:, None]], dim=1)
+
+    @torch.no_grad()
+    def write(self, matrix: Float[Tensor, "h d_and_1"], gram: Float[Tensor, "d_and_1 d_and_1"] | None = None) -> None:
+        """Make the layers act as this matrix.
+
+        Parameters
+        ----------
+        matrix
+            Weights, with the bias as last column.
+        gram
+            Mean of a a' over the inputs a = (x, 1). With it a normalisation gets the mean and variance of its true
+            inputs, so that it acts alike in training mode: a gradient method can go on from here.
+        """
+        self.linear.weight.copy_(matrix[:, :-1])
+        bias = matrix[:, -1]
+        if self.norm is None:
+            self.linear.bias.copy_(bias)
+            return
+        if self.linear.bias is not None:
+            self.linear.bias.zero_()
+        mean, var = torch.zeros_like(bias), torch.ones_like(bias)
+        if gram is not None:
+            weight = matrix[:, :-1].to(gram.dtype)
+            first = weight @ gram[:-1, -1]
+            spread = ((weight @ gram[:-1, :-1]) * weight).sum(dim=1) - first.square()
+            mean, var = first.to(bias.dtype), spread.clamp_min(0).to(bias.dtype)
+        values = zip(_statistics(self.norm), (mean, var, (var + self.norm.eps).sqrt(), bias + mean), strict=True)
+        for parameter, value in values:
+            parameter.copy_(value)
+
+
+def chain(net: nn.Module, method: str) -> list[Affine]:
+    """Return the affine maps of a network of the form [flatten,] (linear, [normalise,] step[, dropout]) ..., linear.
+
+    Parameters
+    ----------
+    method
+        The name of who asks, for the error.
+
+    Raises
+    ------
+    ValueError
+        If the network has another form; the layer is named.
+    """
+    found: list[Affine] = []
+    free = False  # whether the last affine map still waits for its step
+    for name, module in net.named_modules():
+        if list(module.children()) or isinstance(module, nn.Dropout | nn.Identity):
+            continue
+        if isinstance(module, nn.Flatten) and not found:
+            continue
+        if isinstance(module, nn.Linear) and not free:
+            found.append(Affine(module))
+        elif isinstance(module, nn.BatchNorm1d) and free and found[-1].norm is None and _whole(module):
+            found[-1] = Affine(found[-1].linear, module)
+        elif not (isinstance(module, Step) and free):
+            raise ValueError(
+                f"{method} trains chains of Linear (with or without BatchNorm1d) and Step that end in a Linear, but "
+                f"layer {name!r} is {module}; use nets.mlp or another method"
+            )
+        free = not isinstance(module, Step)
+    if len(found) < 2 or not free or found[-1].norm is not None:
+        raise ValueError(f"{method} needs at least one step, and a Linear as the last layer; use nets.mlp")
+    for affine in found:
+        if affine.linear.bias is None and affine.norm is None:
+            raise ValueError(f"{method} needs a bias in every layer, but {affine.linear} has none; set bias=True")
+    return found
+
+
+def with_ones(a: Float[Tensor, "n d"]) -> Float[Tensor, "n d_and_1"]:
+    """Return the rows with a one appended, which multiplies the bias."""
+    return torch.cat([a, a.new_ones(len(a), 1)], dim=1)
+
+
+def _whole(norm: nn.BatchNorm1d) -> bool:
+    return norm.affine and norm.track_running_stats
+
+
+def _statistics(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return mean, variance, gain and offset."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    return norm.running_mean, norm.running_var, norm.weight.detach(), norm.bias.detach()
