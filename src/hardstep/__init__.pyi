@@ -5,10 +5,11 @@ from .freeze import freeze
 from .grid import Grid
 from .hardnet import HardNet
 from .losses import CrossEntropy, Loss, Squared, SquaredHinge
+from .methods.bcd import BCD
 from .methods.gradient import SGD, Adam, Constant, Cosine, Drops, GradientDescent
 from .methods.margin_bcd import MarginBCD
 from .methods.random_features import RandomFeatures
-from .penalties import L0, L1, L2, NoPenalty, Penalty
+from .penalties import L0, L1, L2, GroupL0, NoPenalty, Penalty
 from .report import Record, Report
 from .rules import BackwardRule, Clipped, Identity, ReSTE, Sech2, Surrogate
 from .step import Sign, Staircase, Step, step
@@ -16,6 +17,7 @@ from .verify import verify
 from .version import __version__
 
 __all__ = [
+    "BCD",
     "L0",
     "L1",
     "L2",
@@ -30,6 +32,7 @@ __all__ = [
     "Drops",
     "GradientDescent",
     "Grid",
+    "GroupL0",
     "HardNet",
     "Identity",
     "Loss",

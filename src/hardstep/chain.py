@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hardstep.step import Step
 
-__all__ = ["Affine", "chain", "with_ones"]
+__all__ = ["Affine", "chain", "half_spaces", "with_ones"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +109,18 @@ def chain(net: nn.Module, method: str) -> list[Affine]:
 def with_ones(a: Float[Tensor, "n d"]) -> Float[Tensor, "n d_and_1"]:
     """Return the rows with a one appended, which multiplies the bias."""
     return torch.cat([a, a.new_ones(len(a), 1)], dim=1)
+
+
+def half_spaces(a: Float[Tensor, "n d_and_1"], units: int, generator: torch.Generator) -> Float[Tensor, "h d_and_1"]:
+    """Draw units with Gaussian normals whose planes pass close to random rows of a = (x, 1).
+
+    Each passes a tenth of the way from one row to another: a row on the plane itself would get its bit from rounding.
+    """
+    weights = torch.randn(units, a.shape[1], generator=generator, dtype=a.dtype).to(a.device)
+    weights[:, -1] = 0
+    near, far = a[torch.randint(len(a), (2, units), generator=generator).to(a.device)]
+    weights[:, -1] = -((0.9 * near + 0.1 * far) * weights).sum(dim=1)
+    return weights
 
 
 def _whole(norm: nn.BatchNorm1d) -> bool:

@@ -27,6 +27,7 @@ from hardstep.data import Data
 from hardstep.fit import Method, fit, score
 from hardstep.freeze import freeze
 from hardstep.hardnet import HardNet
+from hardstep.methods.bcd import BCD
 from hardstep.methods.gradient import GradientDescent
 from hardstep.methods.margin_bcd import MarginBCD
 from hardstep.methods.random_features import RandomFeatures
@@ -38,7 +39,7 @@ from hardstep.verify import verify
 
 __all__ = ["Summary", "Train", "Verify", "main"]
 
-METHODS = (GradientDescent, MarginBCD, RandomFeatures)  # importing a method is what makes it known here
+METHODS = (GradientDescent, BCD, MarginBCD, RandomFeatures)  # importing a method is what makes it known here
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,18 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-__all__ = ["bit_gain", "flip_pass", "flip_price", "margin_residual", "ridge"]
+__all__ = [
+    "bit_gain",
+    "columns_l20",
+    "flip_pass",
+    "flip_price",
+    "margin_residual",
+    "proximal_ridge",
+    "relaxed_bits",
+    "ridge",
+    "rows_l20",
+    "step_prox",
+]
 
 
 def ridge(
@@ -159,3 +170,159 @@ def bit_gain(
     tensor([[4., 0.]])
     """
     return (2 * bits - 1) * (residual @ weight) + 0.5 * curvature * weight.square().sum(dim=0)
+
+
+def step_prox(
+    pre: Float[Tensor, "n h"],
+    relaxed: Float[Tensor, "n h"],
+    bits: Float[Tensor, "n h"],
+    *,
+    gamma: float,
+    rho: float,
+    margin: float = 0.0,
+) -> tuple[Float[Tensor, "n h"], Float[Tensor, "n h"]]:
+    """Solve min_{u,s} gamma/2 (v - s)² + rho/2 (u - c)² where s = 1 asks for u >= margin and s = 0 for u <= -margin.
+
+    With margin 0 and s = 1 the infimum over u > 0 may not be attained: u = 0 stands for its limit from above, in the
+    closure of the graph of the step. Ties keep the old bit.
+
+    Parameters
+    ----------
+    pre
+        c, what u is drawn to.
+    relaxed
+        v, what s is drawn to.
+    bits
+        The old bits.
+
+    Returns
+    -------
+    u and s.
+
+    References
+    ----------
+    Zhang et al. 2023 [zhang2023], the step's subproblem; reconstructed, with the margin ours.
+
+    Examples
+    --------
+    >>> step_prox(torch.tensor([[0.5]]), torch.tensor([[0.1]]), torch.ones(1, 1), gamma=1.0, rho=1.0)
+    (tensor([[0.]]), tensor([[0.]]))
+    """
+    on, off = pre.clamp_min(margin), pre.clamp_max(-margin)
+    gain = gamma * (relaxed - 0.5) + 0.5 * rho * ((off - pre).square() - (on - pre).square())  # of s = 1 over s = 0
+    chosen = torch.where(gain == 0, bits, (gain > 0).to(pre.dtype))
+    return torch.where(chosen > 0, on, off), chosen
+
+
+def relaxed_bits(
+    bits: Float64[Tensor, "n h"], target: Float64[Tensor, "n k"], weight: Float64[Tensor, "k h"], ratio: float
+) -> Float64[Tensor, "n h"]:
+    """Solve min_V ratio/2 |V - S|² + 1/2 |T - V W'|², by the smaller of two linear systems.
+
+    Parameters
+    ----------
+    bits
+        S.
+    target
+        T, with any bias taken off.
+    ratio
+        How much S weighs, > 0.
+
+    Examples
+    --------
+    >>> one = torch.ones(1, 1, dtype=torch.float64)
+    >>> relaxed_bits(0 * one, one, one, ratio=1.0)
+    tensor([[0.5000]], dtype=torch.float64)
+    """
+    if not ratio > 0:
+        raise ValueError(f"ratio must be positive, or the bits are not determined, got {ratio}")
+    many, few = weight.shape[1], weight.shape[0]
+    if few < many:  # Woodbury's identity
+        system = weight @ weight.T + ratio * torch.eye(few, dtype=weight.dtype, device=weight.device)
+        moved: Tensor = torch.linalg.solve(system, (target - bits @ weight.T).T)
+        return bits + moved.T @ weight
+    system = weight.T @ weight + ratio * torch.eye(many, dtype=weight.dtype, device=weight.device)
+    solved: Tensor = torch.linalg.solve(system, (ratio * bits + target @ weight).T)
+    return solved.T
+
+
+def proximal_ridge(
+    weight: Float64[Tensor, "k h"],
+    gram: Float64[Tensor, "h h"],
+    cross: Float64[Tensor, "k h"],
+    strength: Float64[Tensor, " h"],
+    prox: Callable[[Tensor, float], Tensor],
+    *,
+    steps: int,
+) -> Float64[Tensor, "k h"]:
+    """Lower the objective of `ridge` plus a penalty on all columns but the last (the bias) by proximal gradient steps.
+
+    Each step has the length 1/L, L the largest eigenvalue of G + diag strength, so the sum never rises.
+
+    Parameters
+    ----------
+    weight
+        Where to start.
+    prox
+        The penalty's proximal map, given weights and step length.
+
+    Examples
+    --------
+    >>> eye = torch.eye(2, dtype=torch.float64)
+    >>> proximal_ridge(0 * eye, eye, eye, 0 * eye[0], lambda v, step: v / (1 + step), steps=1)
+    tensor([[0.5000, 0.0000],
+            [0.0000, 1.0000]], dtype=torch.float64)
+    """
+    system = gram + torch.diag(strength)
+    length = 1 / float(torch.linalg.eigvalsh(system)[-1])
+    for _ in range(steps):
+        weight = weight - length * (weight @ system - cross)
+        weight = torch.cat([prox(weight[:, :-1], length), weight[:, -1:]], dim=1)
+    return weight
+
+
+def rows_l20(
+    gram: Float64[Tensor, "h h"], cross: Float64[Tensor, "k h"], strength: Float64[Tensor, " h"], price: float
+) -> Float64[Tensor, "k h"]:
+    """Solve the problem of `ridge` plus price times the number of rows of W that are not 0; exact, row by row.
+
+    A row is kept where the ridge solution w lowers its objective by more than the price: 1/2 w'b > price.
+
+    References
+    ----------
+    Zhang et al. 2023 [zhang2023] penalise by l2,0; the exact row solution is ours.
+    """
+    weight = ridge(gram, cross, strength)
+    return torch.where((0.5 * (weight * cross).sum(dim=1) > price)[:, None], weight, 0.0)
+
+
+def columns_l20(
+    weight: Float64[Tensor, "k h"],
+    gram: Float64[Tensor, "h h"],
+    cross: Float64[Tensor, "k h"],
+    strength: Float64[Tensor, " h"],
+    price: float,
+    *,
+    passes: int = 20,
+) -> Float64[Tensor, "k h"]:
+    """Lower the objective of `ridge` plus price times the number of columns that are not 0, column by column.
+
+    Each column, the others fixed, is solved exactly: r = B_k - sum_{l != k} W_l G_lk, q = G_kk + strength_k, r/q if
+    |r|²/(2q) > price, else 0. The last column (the bias) is free. Never rises; stops when a pass changes nothing.
+
+    References
+    ----------
+    Ours; the problem is NP-hard, a fixed point is a minimum over each column.
+    """
+    weight = weight.clone()
+    for _ in range(passes):
+        before = weight.clone()
+        for k in range(gram.shape[0]):
+            rest = cross[:, k] - weight @ gram[:, k] + weight[:, k] * gram[k, k]
+            scale = gram[k, k] + strength[k]
+            free = k == gram.shape[0] - 1
+            keep = scale > 0 and (free or float(rest.square().sum()) > 2 * float(scale) * price)
+            weight[:, k] = rest / scale if keep else 0.0
+        if torch.equal(before, weight):
+            break
+    return weight

@@ -203,7 +203,7 @@ def fit(
         if count < 1:
             raise ValueError(f"{name} counts sweeps and must be at least 1, got {count}")
     fabric = launched_fabric() if fabric is None else fabric
-    net.to(fabric.device)
+    fabric.strategy.precision.convert_module(net.to(fabric.device))  # "64-true" and its like
     work = Work(data, fabric, seed, sweeps)
     identity = {
         "method": repr(method),
@@ -224,8 +224,9 @@ def fit(
             run.sweep(patience)
             display.show(run.records[-1])
             if path is not None:
+                tree = run.tree(identity)  # on every rank: a state may gather its rows
                 if fabric.is_global_zero:
-                    save_tree(path, run.tree(identity), "checkpoint")
+                    save_tree(path, tree, "checkpoint")
                 fabric.barrier()
     net.load_state_dict(run.best_net)
     return Report(

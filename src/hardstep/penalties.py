@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["L0", "L1", "L2", "NoPenalty", "Penalty"]
+__all__ = ["L0", "L1", "L2", "GroupL0", "NoPenalty", "Penalty"]
 
 
 class Penalty(ABC):
@@ -141,6 +141,54 @@ class L0(Penalty):
     def prox(self, v: Float[Tensor, "*n"], step: float) -> Float[Tensor, "*n"]:
         """Keep what is worth its price: |v| > sqrt(2 strength step)."""
         return torch.where(v.abs() > (2 * self.strength * step) ** 0.5, v, 0.0)
+
+
+@dataclass(frozen=True)
+class GroupL0(Penalty):
+    """Number of nonzero rows or columns: P = strength |w|_2,0, prox = hard thresholding of their Euclidean norms.
+
+    Row j holds the incoming weights of unit j, column k the outgoing weights of unit k below (in the first layer:
+    of an input feature; of an image's channel). Weights of one dimension are groups of one.
+
+    Parameters
+    ----------
+    strength
+        Price of a group, >= 0; 0 turns it off.
+    columns
+        Whether the groups are columns (dimension 1) or rows (dimension 0).
+
+    References
+    ----------
+    Zhang et al. 2023 [zhang2023] penalise by l2,0.
+
+    Examples
+    --------
+    >>> GroupL0(0.5).prox(torch.tensor([[3.0, 0.1], [4.0, 0.1]]), step=1.0)
+    tensor([[3., 0.],
+            [4., 0.]])
+    """
+
+    strength: float = 1e-4
+    columns: bool = True
+    convex: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        _not_negative(self.strength)
+
+    def value(self, w: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
+        """Return strength times the number of groups that are not 0."""
+        return self.strength * (self._squares(w) > 0).sum().to(w.dtype)
+
+    def prox(self, v: Float[Tensor, "*n"], step: float) -> Float[Tensor, "*n"]:
+        """Keep the groups that are worth their price: |v_g| > sqrt(2 strength step)."""
+        return torch.where(self._squares(v) > 2 * self.strength * step, v, 0.0)
+
+    def _squares(self, w: Tensor) -> Tensor:
+        """Return the squared norm of each group, in a shape that broadcasts against w."""
+        if w.ndim < 2:
+            return w.square()
+        group = int(self.columns)
+        return w.square().sum(dim=[i for i in range(w.ndim) if i != group], keepdim=True)
 
 
 def _not_negative(strength: float) -> None:

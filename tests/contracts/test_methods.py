@@ -26,6 +26,10 @@ METHODS = [
     ),
     hs.RandomFeatures(),
     hs.RandomFeatures(loss=hs.Squared(), batch_size=100),
+    hs.BCD(rho=1.0),
+    hs.BCD(margin=0.3, penalty=hs.GroupL0(1e-5)),
+    hs.MarginBCD(),
+    hs.MarginBCD(loss=hs.SquaredHinge(), growth=0.5, batch_size=300),
 ]
 every_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: repr(method)[:60])
 
@@ -113,13 +117,20 @@ def planted_steps() -> hs.data.Data:
     return hs.data.from_arrays(x, (x[:, :2] > 0.5).float() - 0.5 * (x[:, 2:] > 0.3).float(), name="planted steps")
 
 
-@pytest.mark.parametrize("method", [hs.GradientDescent(loss=hs.Squared()), hs.RandomFeatures(loss=hs.Squared())])
+REGRESSION = [
+    hs.GradientDescent(loss=hs.Squared()),
+    hs.RandomFeatures(loss=hs.Squared()),
+    hs.MarginBCD(loss=hs.Squared()),
+]
+
+
+@pytest.mark.parametrize("method", REGRESSION)
 def test_regression_reaches_a_planted_step_function(method: Method[Any]) -> None:
     _, report = train(method, planted_steps(), sweeps=30)
     assert report.score is not None and report.score > 0.5
 
 
-@pytest.mark.parametrize("method", [hs.GradientDescent(), hs.RandomFeatures()])
+@pytest.mark.parametrize("method", [hs.GradientDescent(), hs.RandomFeatures(), hs.MarginBCD()])
 def test_classification_loss_on_number_targets_is_refused(method: Method[Any]) -> None:
     with pytest.raises(ValueError, match=r"takes integer labels, got y of torch.float\d\d; for number targets use"):
         train(method, planted_steps())

@@ -11,7 +11,15 @@ from torch import Tensor
 import hardstep as hs
 from hardstep.penalties import Penalty
 
-PENALTIES = [hs.NoPenalty(), hs.L2(0.3), hs.L1(0.7), hs.L0(0.5), hs.L1(0.0)]
+PENALTIES = [
+    hs.NoPenalty(),
+    hs.L2(0.3),
+    hs.L1(0.7),
+    hs.L0(0.5),
+    hs.L1(0.0),
+    hs.GroupL0(0.5),
+    hs.GroupL0(0.2, columns=False),
+]
 every_penalty = pytest.mark.parametrize("penalty", PENALTIES, ids=repr)
 STEPS = [0.05, 0.5, 3.0]
 
@@ -69,7 +77,24 @@ def test_value_adds_up_over_entries(penalty: Penalty) -> None:
     torch.testing.assert_close(penalty.value(w), scalar_value(penalty, w).sum())
 
 
-@pytest.mark.parametrize("kind", [hs.L0, hs.L1, hs.L2])
+@pytest.mark.parametrize("kind", [hs.L0, hs.L1, hs.L2, hs.GroupL0])
 def test_negative_strength_is_named(kind: type) -> None:
     with pytest.raises(ValueError, match=r"strength must be finite and at least 0 .* got -1\.0"):
         kind(-1.0)
+
+
+@pytest.mark.parametrize("columns", [False, True])
+def test_prox_of_groups_equals_the_enumeration_of_supports(columns: bool) -> None:
+    v = torch.randn(3, 4, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    v *= torch.tensor([0.3, 1.0, 0.7, 2.0], dtype=torch.float64)[None, :, None]
+    v *= torch.tensor([0.3, 1.0, 2.0], dtype=torch.float64)[:, None, None]
+    penalty, step = hs.GroupL0(0.9, columns=columns), 1.7
+    groups = v.shape[int(columns)]
+    costs = []
+    for support in range(2**groups):
+        kept = torch.tensor([bool(support >> g & 1) for g in range(groups)])
+        w = torch.where(kept[None, :, None] if columns else kept[:, None, None], v, 0.0)
+        costs.append(float(penalty.value(w) + (w - v).square().sum() / (2 * step)))
+    best = penalty.prox(v, step)
+    assert float(penalty.value(best) + (best - v).square().sum() / (2 * step)) == pytest.approx(min(costs))
+    assert 0 < float(penalty.value(best)) < 0.9 * groups  # some group of each kind

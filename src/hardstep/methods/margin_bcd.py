@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hardstep.chain import Affine, chain, with_ones
+from hardstep.chain import Affine, chain, half_spaces, with_ones
 from hardstep.closed_form import bit_gain, flip_pass, flip_price, margin_residual, ridge
 from hardstep.fit import Batch, Method, Sweep, Work
 from hardstep.losses import CrossEntropy, Loss
@@ -345,11 +345,7 @@ def _draw(state: _State, i: int, work: Work) -> None:
     a = with_ones(x.flatten(1).to(like))
     for weight in state.weights[:i]:
         a = with_ones((a @ weight.T > 0).to(like.dtype))
-    weights = torch.randn(like.shape, generator=generator, dtype=like.dtype).to(like.device)
-    weights[:, -1] = 0
-    pick = torch.randint(len(a), (len(like),), generator=generator).to(like.device)
-    weights[:, -1] = -(a[pick] * weights).sum(dim=1)
-    state.weights[i] = weights
+    state.weights[i] = half_spaces(a, len(like), generator)
 
 
 def _write(state: _State) -> None:
