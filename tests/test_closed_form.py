@@ -1,4 +1,4 @@
-"""Every closed form against a grid, an enumeration or an optimality condition, over about a thousand random cases."""
+"""Every closed form against a grid, an enumeration or an optimality condition, over about 1,000 random cases."""
 
 from __future__ import annotations
 

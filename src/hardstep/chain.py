@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hardstep.step import Step
+from hardstep.step import Sign, Staircase, Step
 
 __all__ = ["Affine", "chain", "half_spaces", "with_ones"]
 
@@ -84,7 +84,8 @@ def chain(net: nn.Module, method: str) -> list[Affine]:
     found: list[Affine] = []
     free = False  # whether the last affine map still waits for its step
     for name, module in net.named_modules():
-        if list(module.children()) or isinstance(module, nn.Dropout | nn.Identity):
+        composite = list(module.children()) and not isinstance(module, Sign | Staircase)
+        if composite or isinstance(module, nn.Dropout | nn.Identity):
             continue
         if isinstance(module, nn.Flatten) and not found:
             continue
