@@ -119,7 +119,7 @@ def test_methods_hand_over_to_each_other_without_losing_what_was_learnt(digits: 
     warm = hs.MarginBCD(warm=True)
     warm.init(net, work_on(digits))
     assert score(net, digits) == pytest.approx(learnt, abs=2e-3)  # rescaled, up to rounding the same network
-    hs.fit(net, digits, replace(warm, lr=0.1), sweeps=10, progress=False)
+    hs.fit(net, digits, replace(warm, fits=hs.Fits(lr=0.1)), sweeps=10, progress=False)
     better = score(net, digits)
     assert better >= learnt
     hs.fit(net, digits, hs.GradientDescent(optimiser=hs.Adam(lr=1e-5)), sweeps=1, progress=False)
@@ -174,8 +174,9 @@ def test_odd_data_train_without_a_crash(method: Method[Any]) -> None:
     [
         (hs.BCD, {"gamma": 0.0}, "gamma must be positive and finite, got 0"),
         (hs.BCD, {"margin": -1.0}, "margin must be at least 0"),
-        (hs.MarginBCD, {"ridge": 0.0}, "ridge must be positive and finite, got 0"),
-        (hs.MarginBCD, {"lr": 2.0}, r"lr lies in \(0, 2\).*got lr=2"),
+        (hs.Flips, {"price": -1.0}, "price of Flips must be positive and finite, got -1"),
+        (hs.Fits, {"ridge": 0.0}, "ridge of Fits must be positive and finite, got 0"),
+        (hs.Fits, {"lr": 2.0}, r"lr lies in \(0, 2\).*got lr=2"),
         (hs.MarginBCD, {"growth": 1.5}, r"growth in \[0, 1\].*growth=1.5"),
         (hs.MarginBCD, {"batch_size": 0}, "batch_size must be at least 1"),
     ],

@@ -7,7 +7,7 @@ from .hardnet import HardNet
 from .losses import CrossEntropy, Loss, Squared, SquaredHinge
 from .methods.bcd import BCD
 from .methods.gradient import SGD, Adam, Constant, Cosine, Drops, GradientDescent
-from .methods.margin_bcd import MarginBCD
+from .methods.margin_bcd import Fits, Flips, MarginBCD
 from .methods.random_features import RandomFeatures
 from .penalties import L0, L1, L2, GroupL0, NoPenalty, Penalty
 from .report import Record, Report
@@ -30,6 +30,8 @@ __all__ = [
     "Cosine",
     "CrossEntropy",
     "Drops",
+    "Fits",
+    "Flips",
     "GradientDescent",
     "Grid",
     "GroupL0",

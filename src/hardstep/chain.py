@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from hardstep.step import Sign, Staircase, Step
 
-__all__ = ["Affine", "chain", "half_spaces", "with_ones"]
+__all__ = ["Affine", "chain", "half_spaces", "unit_scale", "with_ones"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +122,21 @@ def half_spaces(a: Float[Tensor, "n d_and_1"], units: int, generator: torch.Gene
     near, far = a[torch.randint(len(a), (2, units), generator=generator).to(a.device)]
     weights[:, -1] = -((0.9 * near + 0.1 * far) * weights).sum(dim=1)
     return weights
+
+
+def unit_scale(
+    weights: Float[Tensor, "h d_and_1"], gram: Float64[Tensor, "d_and_1 d_and_1"]
+) -> Float[Tensor, "h d_and_1"]:
+    """Divide each unit by the root mean square of its pre-activation, unless that is 0; its bits stay the same.
+
+    Parameters
+    ----------
+    gram
+        Mean of a a' over the inputs.
+    """
+    wide = weights.double()
+    size = ((wide @ gram) * wide).sum(dim=1).clamp_min(0).sqrt()
+    return (wide / torch.where(size > 1e-6, size, 1.0)[:, None]).to(weights.dtype)
 
 
 def _whole(norm: nn.BatchNorm1d) -> bool:

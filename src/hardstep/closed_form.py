@@ -9,6 +9,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 __all__ = [
+    "bias_free",
     "bit_gain",
     "columns_l20",
     "flip_pass",
@@ -55,6 +56,19 @@ def ridge(
             f"above 0, got {float(strength.min())} to {float(strength.max())}; raise it"
         )
     return torch.cholesky_solve(cross.T, factor).T
+
+
+def bias_free(gram: Float64[Tensor, "h h"], value: float) -> Float64[Tensor, " h"]:
+    """Return a ridge strength for each column, 0 for the last one, the bias.
+
+    Examples
+    --------
+    >>> bias_free(torch.eye(3, dtype=torch.float64), 0.5)
+    tensor([0.5000, 0.5000, 0.0000], dtype=torch.float64)
+    """
+    strength = torch.full_like(gram[0], value)
+    strength[-1] = 0
+    return strength
 
 
 def flip_price(

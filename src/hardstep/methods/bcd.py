@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's name for it)
 
-from hardstep.chain import Affine, chain, half_spaces, with_ones
-from hardstep.closed_form import proximal_ridge, relaxed_bits, ridge, step_prox
+from hardstep.chain import Affine, chain, half_spaces, unit_scale, with_ones
+from hardstep.closed_form import bias_free, proximal_ridge, relaxed_bits, ridge, step_prox
 from hardstep.fit import Method, Sweep, Work
 from hardstep.parts import batches
 from hardstep.penalties import NoPenalty, Penalty
@@ -138,7 +138,9 @@ class BCD(Method[_State]):
         a = inputs
         for i in range(len(layers) - 1):
             if not self.warm:
-                state.weights[i] = _unit_scale(half_spaces(seen, len(state.weights[i]), generator), seen)
+                state.weights[i] = unit_scale(
+                    half_spaces(seen, len(state.weights[i]), generator), seen.T @ seen / len(seen)
+                )
             seen = with_ones((seen @ state.weights[i].T > 0).double())
             state.pres.append(a @ state.weights[i].T)
             state.bits.append((state.pres[i] > 0).double())
@@ -174,7 +176,7 @@ class BCD(Method[_State]):
             pre, state.relaxed[i], state.bits[i], gamma=self.gamma, rho=self.rho, margin=self.margin
         )
         gram, cross = self.rho * self._mean(state, a, a), self.rho * self._mean(state, state.pres[i], a)
-        strength = _strength(gram, self.ridge)
+        strength = bias_free(gram, self.ridge)
         weights = state.weights[i]
         if self.penalty.prox(weights, 1.0) is weights:  # nothing to pay
             state.weights[i] = ridge(gram, cross, strength)
@@ -191,7 +193,7 @@ class BCD(Method[_State]):
     def _readout(self, state: _State, a: Tensor) -> Tensor:
         """Return the ridge read-out of these inputs."""
         gram = self._mean(state, a, a)
-        return ridge(gram, self._mean(state, state.target, a), _strength(gram, self.ridge_out))
+        return ridge(gram, self._mean(state, state.target, a), bias_free(gram, self.ridge_out))
 
     def objective(self, state: _State) -> float:
         """Return F of a state, from scratch."""
@@ -231,16 +233,3 @@ class BCD(Method[_State]):
             for name, out in (("train_accuracy", a @ readout.T), ("relaxed_accuracy", relaxed)):
                 found[name] = float(state.work.sum((out.argmax(dim=1) == label).sum())) / rows
         return found
-
-
-def _strength(gram: Tensor, value: float) -> Tensor:
-    """Return a ridge strength of each column; the bias has none."""
-    strength = torch.full_like(gram[0], value)
-    strength[-1] = 0
-    return strength
-
-
-def _unit_scale(weights: Tensor, a: Tensor) -> Tensor:
-    """Divide each unit by the root mean square of its pre-activation on these rows."""
-    size = (a @ weights.T).square().mean(dim=0).sqrt()
-    return weights / torch.where(size > 1e-6, size, 1.0)[:, None]

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hardstep.chain import Affine, chain, half_spaces, with_ones
-from hardstep.closed_form import bit_gain, flip_pass, flip_price, margin_residual, ridge
+from hardstep.chain import Affine, chain, half_spaces, unit_scale, with_ones
+from hardstep.closed_form import bias_free, bit_gain, flip_pass, flip_price, margin_residual, ridge
 from hardstep.fit import Batch, Method, Sweep, Work
 from hardstep.losses import CrossEntropy, Loss
 from hardstep.parts import batches
 
-__all__ = ["MarginBCD"]
+__all__ = ["Fits", "Flips", "MarginBCD"]
 
 SAMPLE = 2048  # rows that place random half-spaces
 HORIZON = 10  # Gram matrices are averaged over about so many rows per column
@@ -46,45 +46,84 @@ class _State:
 
 
 @dataclass(frozen=True)
+class Flips:
+    """When a bit is flipped: where the loss falls by more than the price of moving its unit there.
+
+    Parameters
+    ----------
+    price
+        Strength of the price in the top layer: price/2 times the change of max(0, margin - t c)².
+    margin
+        How far from its plane a bit shall be, in units of a pre-activation's root mean square, > 0.
+    ratio
+        Price of a layer as a multiple of that of the layer above, where layers are trained together.
+    """
+
+    price: float = 0.1
+    margin: float = 1.0
+    ratio: float = 1.0
+
+    def __post_init__(self) -> None:
+        _positive(self)
+
+
+@dataclass(frozen=True)
+class Fits:
+    """How half-spaces move to their bits: damped Newton steps on weighted squared hinges with a ridge.
+
+    Parameters
+    ----------
+    margin
+        The hinge's margin, > 0: small fits the training rows better, large generalises better.
+    ridge
+        Strength on weights, > 0, relative to mean squares of the inputs.
+    focus
+        Bits weigh as much as they are worth, up to `focus` times the mean, > 0; small treats all alike.
+    lr
+        Length of the first steps, in (0, 2); falls linearly to 0 while a layer grows, and again in the rest.
+    momentum
+        Share of the last move that is kept, in [0, 1).
+    """
+
+    margin: float = 0.5
+    ridge: float = 0.1
+    focus: float = 2.0
+    lr: float = 0.4
+    momentum: float = 0.8
+
+    def __post_init__(self) -> None:
+        _positive(self, but="momentum")
+        if not (self.lr < 2 and 0 <= self.momentum < 1):
+            raise ValueError(f"lr lies in (0, 2) and momentum in [0, 1), got lr={self.lr}, momentum={self.momentum}")
+
+
+@dataclass(frozen=True)
 class MarginBCD(Method[_State]):
     """Choose bits that lower the loss at least disturbance, then move half-spaces to them by weighted ridge fits.
 
-    For each batch, top layer first: every hidden bit is flipped where that lowers sum_n l(o_n, y_n) + prices, the
-    price of a flip being that of moving its unit, price/2 times the change of max(0, margin - t c)² (c the
-    pre-activation, t the bit as +-1). Then each unit j moves to its bits by one damped Newton step on
-    sum_n g_jn/2 max(0, fit_margin - t_jn c_jn)² + ridge/2 |w_j|². The weight g is what the bit is worth: how much the
-    loss would rise with the other one, as a share of `focus` times the mean, at most 1. Since
-    loss(true network) <= loss(chosen bits) + sum of worth x [bit missed] to first order, and the squared hinge bounds
-    the indicator, this lowers what counts. The read-out takes a majoriser's step. A step is free of scale, so
-    every unit is brought back to unit root mean square, which gives the margins their meaning.
+    For each batch, top layer first: every hidden bit is flipped where that lowers sum_n l(o_n, y_n) + prices (`Flips`).
+    Then each unit j takes one damped Newton step (`Fits`) on
+
+    sum_n g_jn/2 max(0, margin - t_jn c_jn)² + ridge/2 |w_j|²,  c the pre-activation, t the chosen bit as +-1.
+
+    The weight g is what the bit is worth: how much the loss would rise with the other one, as a share of `focus`
+    times the mean, at most 1. Since to first order loss(true network) <= loss(chosen bits) + sum of worth x [bit
+    missed], and the squared hinge bounds the indicator, this lowers what counts. The read-out takes a majoriser's
+    step. A step is free of scale, so every unit is brought back to unit root mean square: margins get a meaning.
 
     In the first `growth` of the training, layers grow one after the other: layer i is drawn as random half-spaces on
     the fixed bits below and trained with the read-out directly above it, while the layers above hand its bits on.
-    After that all layers move together. Everything is linear algebra over rows: Gram matrices and moments are sums
-    over ranks. There is no descent claim: look at the accuracy, not at the objective.
+    After that all layers move together. Gram matrices and moments are sums over ranks. There is no descent claim:
+    look at the accuracy, not at the objective.
 
     Parameters
     ----------
     loss
         The data term.
-    margin
-        How far from its plane a bit shall be, in units of a pre-activation's root mean square, > 0: in the price.
-    fit_margin
-        The same in the fits. Small fits the training rows better, large generalises better.
-    price
-        Strength of the price of a flip in the top layer.
-    ratio
-        Price of a layer as a multiple of that of the layer above.
-    focus
-        Weights g are capped at `focus` times the mean worth of a bit, > 0; small treats all bits alike.
-    ridge
-        Of the hidden layers' fits, > 0, relative to mean squares of the inputs.
+    flips, fits
+        How bits are chosen and half-spaces moved.
     ridge_out
-        Of the read-out, > 0.
-    lr
-        Length of the first Newton steps, in (0, 2); falls linearly to 0 while a layer grows, and again in the rest.
-    momentum
-        Share of the last move that is kept, in [0, 1).
+        Strength on the read-out, > 0.
     growth
         Share of the training in which layers grow one by one, in [0, 1].
     warm
@@ -113,27 +152,17 @@ class MarginBCD(Method[_State]):
     """
 
     loss: Loss = field(default_factory=CrossEntropy)
-    margin: float = 1.0
-    fit_margin: float = 0.5
-    price: float = 0.1
-    ratio: float = 1.0
-    focus: float = 2.0
-    ridge: float = 0.1
+    flips: Flips = field(default_factory=Flips)
+    fits: Fits = field(default_factory=Fits)
     ridge_out: float = 1e-3
-    lr: float = 0.4
-    momentum: float = 0.8
     growth: float = 1.0
     warm: bool = False
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("margin", "fit_margin", "price", "ratio", "focus", "ridge", "ridge_out"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
-        if not (0 < self.lr < 2 and 0 <= self.momentum < 1 and 0 <= self.growth <= 1):
+        if not (0 < self.ridge_out < float("inf") and 0 <= self.growth <= 1):
             raise ValueError(
-                "lr lies in (0, 2), momentum in [0, 1), growth in [0, 1]; "
-                f"got lr={self.lr}, momentum={self.momentum}, growth={self.growth}"
+                f"ridge_out is positive and growth in [0, 1], got ridge_out={self.ridge_out}, growth={self.growth}"
             )
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1 (or None for automatic), got {self.batch_size}")
@@ -171,7 +200,7 @@ class MarginBCD(Method[_State]):
                 done = batch.progress / growing * hidden - state.depth + 1
             else:
                 done = (batch.progress - growing) / (1 - growing)
-            sums += self._update(state, work, batch, trained, self.lr * max(0.0, 1 - done))
+            sums += self._update(state, work, batch, trained, self.fits.lr * max(0.0, 1 - done))
         _write(state)
         loss, hits, flips, kept = (work.sum(sums) / len(work.data.train)).tolist()
         units = sum(len(state.weights[i]) for i in trained)
@@ -200,13 +229,13 @@ class MarginBCD(Method[_State]):
         flips = sum((chosen[i][0] != inputs[i + 1][:, :-1]).sum() for i in trained)
         for i in trained:
             bits, weight = chosen[i]
-            push = (weight * margin_residual(pres[i], bits, self.fit_margin)).T @ inputs[i]
+            push = (weight * margin_residual(pres[i], bits, self.fits.margin)).T @ inputs[i]
             weighed = work.sum(weight.sum(dim=0))[:, None].clamp_min(1e-3 * total)
             if i > trained[0]:
                 _average(state, i, work, inputs[i], total)
             newton = (work.sum(push) / weighed) @ self._inverse(state, i)
-            state.moves[i] = self.momentum * state.moves[i] + newton
-            state.weights[i] = _unit_scale(state.weights[i] + lr * state.moves[i], state.grams[i])
+            state.moves[i] = self.fits.momentum * state.moves[i] + newton
+            state.weights[i] = unit_scale(state.weights[i] + lr * state.moves[i], state.grams[i])
         inputs, _ = _forward(state, batch.x, pres[: trained[0]])
         kept = sum((chosen[i][0] == inputs[i + 1][:, :-1]).sum() for i in trained)
         _average(state, len(state.grams) - 1, work, inputs[-1], total)
@@ -225,29 +254,29 @@ class MarginBCD(Method[_State]):
         generator: torch.Generator,
     ) -> dict[int, tuple[Tensor, Tensor]]:
         """Choose the bits of the layers from the top down; return bits and weights of each."""
-        curvature, strength = self.loss.curvature, self.price
+        curvature, strength = self.loss.curvature, self.flips.price
         above = state.weights[-1][:, :-1]
         reached = inputs[-1] @ state.weights[-1].T
         chosen = {}
         for i in trained:
             order = torch.randperm(pres[i].shape[1], generator=generator).to(above.device)
             now = inputs[i + 1][:, :-1]
-            price = flip_price(pres[i], now, strength, self.margin)
+            price = flip_price(pres[i], now, strength, self.flips.margin)
             bits, reached = flip_pass(now, price, reached, above, residual, curvature, order=order)
             worth = bit_gain(bits, residual(reached), above, curvature).clamp_min_(0)
             total, count = work.sum(torch.stack([worth.sum(), worth.new_tensor(worth.numel())]))
-            chosen[i] = bits, (worth / (self.focus * total / count).clamp_min(1e-30)).clamp_max_(1)
+            chosen[i] = bits, (worth / (self.fits.focus * total / count).clamp_min(1e-30)).clamp_max_(1)
             above, reached = state.weights[i][:, :-1], pres[i]
-            residual = partial(_priced_residual, bits=bits, strength=strength, margin=self.margin)
+            residual = partial(_priced_residual, bits=bits, strength=strength, margin=self.flips.margin)
             curvature = strength
-            strength *= self.ratio
+            strength *= self.flips.ratio
         return chosen
 
     def _refit(self, state: _State, work: Work, a: Tensor, y: Tensor, total: int, lr: float) -> None:
         """Move the read-out by a majoriser's step."""
         readout = state.weights[-1]
         push = work.sum(self.loss.residual(a @ readout.T, y).T @ a) / total
-        strength = _strength(state.grams[-1], self.ridge_out)
+        strength = bias_free(state.grams[-1], self.ridge_out)
         gradient = push.double() - strength * readout.double()
         move = ridge(self.loss.curvature * state.grams[-1], gradient, strength)
         state.weights[-1] = readout + lr * move.to(readout.dtype)
@@ -257,7 +286,7 @@ class MarginBCD(Method[_State]):
         if i not in state.inverses:
             gram = state.grams[i]
             eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-            state.inverses[i] = ridge(gram, eye, _strength(gram, self.ridge)).to(state.weights[i].dtype)
+            state.inverses[i] = ridge(gram, eye, bias_free(gram, self.fits.ridge)).to(state.weights[i].dtype)
         return state.inverses[i]
 
     def _grow(self, state: _State, work: Work) -> None:
@@ -284,12 +313,18 @@ class MarginBCD(Method[_State]):
         for i, gram in zip(used, sums, strict=True):
             state.grams[i] = work.sum(gram) / rows
         for i in range(state.depth):
-            state.weights[i] = _unit_scale(state.weights[i], state.grams[i])
+            state.weights[i] = unit_scale(state.weights[i], state.grams[i])
             state.moves[i] = torch.zeros_like(state.weights[i])
         if refit:
-            strength = _strength(state.grams[-1], self.ridge_out)
+            strength = bias_free(state.grams[-1], self.ridge_out)
             move = ridge(self.loss.curvature * state.grams[-1], work.sum(push) / rows, strength)
             state.weights[-1] = move.to(readout.dtype)
+
+
+def _positive(numbers: Flips | Fits, but: str = "") -> None:
+    for name, value in asdict(numbers).items():
+        if name != but and not 0 < value < float("inf"):
+            raise ValueError(f"{name} of {type(numbers).__name__} must be positive and finite, got {value}")
 
 
 def _priced_residual(out: Tensor, bits: Tensor, strength: float, margin: float) -> Tensor:
@@ -320,20 +355,6 @@ def _average(state: _State, i: int, work: Work, a: Tensor, total: int) -> None:
     keep = max(0.0, 1 - total / min(len(work.data.train), HORIZON * a.shape[1]))
     state.grams[i] = keep * state.grams[i] + (1 - keep) / total * work.sum(_gram(a))
     state.inverses.pop(i, None)
-
-
-def _strength(gram: Tensor, value: float) -> Tensor:
-    """Return a ridge strength of each column; the bias has none."""
-    strength = torch.full_like(gram[0], value)
-    strength[-1] = 0
-    return strength
-
-
-def _unit_scale(weights: Tensor, gram: Tensor) -> Tensor:
-    """Divide each unit by the root mean square of its pre-activation, unless that is 0."""
-    wide = weights.double()
-    size = ((wide @ gram) * wide).sum(dim=1).clamp_min(0).sqrt()
-    return (wide / torch.where(size > 1e-6, size, 1.0)[:, None]).to(weights.dtype)
 
 
 def _draw(state: _State, i: int, work: Work) -> None:

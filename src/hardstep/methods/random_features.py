@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from hardstep.closed_form import ridge
+from hardstep.closed_form import bias_free, ridge
 from hardstep.fit import Method, Sweep, Work
 from hardstep.losses import CrossEntropy, Loss
 from hardstep.parts import batches
@@ -113,7 +113,7 @@ class RandomFeatures(Method[_State]):
 
     def sweep(self, state: _State, work: Work) -> Sweep:
         """Minimise the majoriser, go on along the last move as far as the objective allows."""
-        strength = self._strength(state.gram)
+        strength = bias_free(state.gram, self.ridge)
         gradient = state.push - strength * state.weights
         best = state.weights + ridge(self.loss.curvature * state.gram, gradient, strength)
         momentum = state.since_restart / (state.since_restart + 3)
@@ -127,11 +127,6 @@ class RandomFeatures(Method[_State]):
         state.since_restart += 1
         done = fell <= self.tol * abs(objective)
         return Sweep(objective, stop=f"the objective fell by less than {self.tol:g} of itself" if done else "")
-
-    def _strength(self, gram: Tensor) -> Tensor:
-        strength = torch.full_like(gram[0], self.ridge)
-        strength[-1] = 0  # the bias is free
-        return strength
 
     def _evaluate(self, state: _State, weights: Tensor, work: Work) -> tuple[float, Tensor]:
         """Set the read-out; return the objective and minus the gradient of the mean loss."""
@@ -148,7 +143,7 @@ class RandomFeatures(Method[_State]):
             total += self.loss.value(out, y).sum()
             push += self.loss.residual(out, y).T @ a
         rows = len(work.data.train)
-        penalty = 0.5 * (self._strength(state.gram) * weights.square()).sum()
+        penalty = 0.5 * (bias_free(state.gram, self.ridge) * weights.square()).sum()
         return float(work.sum(total) / rows + penalty), work.sum(push) / rows
 
 
