@@ -151,7 +151,7 @@ class MarginBCD(Method[_State]):
     True
     """
 
-    loss: Loss = field(default_factory=CrossEntropy)
+    loss: Loss = field(default_factory=lambda: CrossEntropy(smoothing=0.1))
     flips: Flips = field(default_factory=Flips)
     fits: Fits = field(default_factory=Fits)
     ridge_out: float = 1e-3
