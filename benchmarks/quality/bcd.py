@@ -31,10 +31,8 @@ SHAPES = {
 
 def straight_through(*, small: bool, norm: bool) -> hs.GradientDescent:
     """Return clipped straight-through training with its best settings on validation data."""
-    rate = (3e-3 if norm else 1e-2) if small else 1e-3
-    return hs.GradientDescent(
-        rule=hs.Clipped(0.5), loss=hs.CrossEntropy(), optimiser=hs.Adam(lr=rate), batch_size=64 if small else 128
-    )
+    rule, optimiser = hs.Clipped(1.0 if norm else 0.5), hs.Adam(lr=1e-2 if small else 1e-3)
+    return hs.GradientDescent(rule=rule, loss=hs.CrossEntropy(), optimiser=optimiser, batch_size=64 if small else 128)
 
 
 def run(
@@ -94,7 +92,15 @@ def main() -> None:
                     run(data, hidden, method, epochs, seed, norm=norm, results=options.results)[0]
                 )
             if small:
-                plain = run(data, hidden, hs.BCD(rho=1.0), sweeps, seed, norm=False, results=options.results)
+                plain = run(
+                    data,
+                    hidden,
+                    hs.BCD(margin=1.0, rho=0.3, ridge=0.01),
+                    sweeps,
+                    seed,
+                    norm=False,
+                    results=options.results,
+                )
                 tests.setdefault("BCD", []).append(plain[0])
         for name, values in tests.items():
             spread = statistics.stdev(values) if len(values) > 1 else 0.0
