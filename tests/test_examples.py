@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 COMMANDS = {
     "examples/plot_whole_path.py": ["--sweeps", "2", "--out", "{tmp}"],
+    "examples/plot_block_descent.py": ["--sweeps", "2", "--out", "{tmp}"],
     "benchmarks/speed/epoch.py": ["--rounds", "1", "--rows", "256", "--results", "{tmp}"],
     "benchmarks/quality/whole_path.py": ["digits", "--seeds", "1", "--sweeps", "1", "--results", "{tmp}"],
     "benchmarks/quality/bcd.py": ["digits", "--seeds", "1", "--sweeps", "1", "--depth", "1", "--results", "{tmp}"],
