@@ -219,8 +219,9 @@ def step_prox(
 
     Examples
     --------
-    >>> step_prox(torch.tensor([[0.5]]), torch.tensor([[0.1]]), torch.ones(1, 1), gamma=1.0, rho=1.0)
-    (tensor([[0.]]), tensor([[0.]]))
+    >>> pre, relaxed, bits = torch.tensor([[0.5]]), torch.tensor([[0.1]]), torch.ones(1, 1)
+    >>> step_prox(pre, relaxed, bits, gamma=1.0, rho=1.0, margin=0.25)
+    (tensor([[-0.2500]]), tensor([[0.]]))
     """
     on, off = pre.clamp_min(margin), pre.clamp_max(-margin)
     gain = gamma * (relaxed - 0.5) + 0.5 * rho * ((off - pre).square() - (on - pre).square())  # of s = 1 over s = 0
