@@ -219,3 +219,24 @@ def test_l20_without_price_is_ridge_and_with_a_huge_one_only_the_bias() -> None:
     bias = closed_form.columns_l20(full, gram, cross, strength, 1e9)
     assert bool((bias[:, :-1] == 0).all())
     torch.testing.assert_close(bias[:, -1], cross[:, -1] / gram[-1, -1])
+
+
+def test_each_elimination_is_the_cheapest_one() -> None:
+    for seed in range(CASES // 2):
+        gram, cross, strength = system(seed, outputs=3)
+        kept, width = [0, 1, 2, 3], 3
+        for keep in (2, 1):
+            tried = {}
+            for k in kept[:-1]:
+                rest = [j for j in kept if j != k]
+                weight = torch.zeros_like(cross)
+                weight[:, rest] = closed_form.ridge(gram[rest][:, rest], cross[:, rest], strength[rest])
+                tried[k] = float(ridge_value(weight, gram, cross, strength)), rest, weight
+            value, kept, wanted = min(tried.values(), key=lambda item: item[0])
+            left, found = closed_form.backward_elimination(gram, cross, strength, keep)
+            assert left.tolist() == kept[:-1]
+            torch.testing.assert_close(found, wanted)
+            assert float(ridge_value(found, gram, cross, strength)) == pytest.approx(value)
+        for keep in (0, width + 1):
+            with pytest.raises(ValueError, match=rf"keep must lie in 1..{width}"):
+                closed_form.backward_elimination(gram, cross, strength, keep)

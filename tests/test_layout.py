@@ -18,7 +18,7 @@ every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.re
 
 # module -> what it may import from the package; a folder stands for its files
 LEFT = {"step", "rules", "losses", "penalties", "closed_form"}
-RIGHT = {"storage", "grid", "formats", "bits", "hard_layers", "hardnet", "verify", "certify", "version"}
+RIGHT = {"storage", "grid", "formats", "bits", "hard_layers", "hardnet", "simplify", "verify", "certify", "version"}
 ALLOWED = {
     "version": set(),
     "storage": set(),
@@ -32,6 +32,7 @@ ALLOWED = {
     "bits": set(),
     "hard_layers": {"bits"},
     "hardnet": {"grid", "hard_layers", "storage"},
+    "simplify": {"hard_layers", "hardnet"},
     "verify": {"bits", "hardnet"},
     "certify": {"hard_layers", "hardnet", "certify"},
     "nets": {"step"},
@@ -45,6 +46,7 @@ ALLOWED = {
     "ranks": set(),
     "fit": {"checkpoint", "data", "parts", "progress", "ranks", "report", *LEFT},
     "chain": {"step"},
+    "pruning": {"chain", "closed_form", "data", "parts"},
     "methods": {"chain", "fit", "parts", "ranks", "nets", *LEFT},
     "freeze": {"grid", "hard_layers", "parts", "hardnet", "step"},
     "run_folder": {"hardnet", "report", "storage", "version"},

@@ -10,6 +10,7 @@ from .methods.gradient import SGD, Adam, Constant, Cosine, Drops, GradientDescen
 from .methods.margin_bcd import Fits, Flips, MarginBCD
 from .methods.random_features import RandomFeatures
 from .penalties import L0, L1, L2, GroupL0, NoPenalty, Penalty
+from .pruning import BackwardElimination, ColumnNorm, ColumnsL20, RowsL20, UnitChoice, prune_units
 from .report import Record, Report
 from .rules import BackwardRule, Clipped, Identity, ReSTE, Sech2, Surrogate
 from .step import Sign, Staircase, Step, step
@@ -23,9 +24,12 @@ __all__ = [
     "L2",
     "SGD",
     "Adam",
+    "BackwardElimination",
     "BackwardRule",
     "Batch",
     "Clipped",
+    "ColumnNorm",
+    "ColumnsL20",
     "Constant",
     "Cosine",
     "CrossEntropy",
@@ -46,6 +50,7 @@ __all__ = [
     "ReSTE",
     "Record",
     "Report",
+    "RowsL20",
     "Sech2",
     "Sign",
     "Squared",
@@ -54,12 +59,14 @@ __all__ = [
     "Step",
     "Surrogate",
     "Sweep",
+    "UnitChoice",
     "Work",
     "__version__",
     "data",
     "fit",
     "freeze",
     "nets",
+    "prune_units",
     "score",
     "step",
     "verify",

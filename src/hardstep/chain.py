@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from hardstep.step import Sign, Staircase, Step
 
-__all__ = ["Affine", "chain", "half_spaces", "unit_scale", "with_ones"]
+__all__ = ["Affine", "chain", "half_spaces", "run", "unit_scale", "with_ones"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +38,19 @@ class Affine:
             scale = gain / (var + self.norm.eps).sqrt()
             weight, shift = weight * scale[:, None], (shift - mean) * scale + offset
         return torch.cat([weight, shift[:, None]], dim=1)
+
+    def resize(self, units: int, inputs_and_1: int) -> None:
+        """Give the layers other widths; their weights are new and wait for `write`."""
+        for tensors in (self.linear, self.norm):
+            for name, value in list(() if tensors is None else tensors.named_parameters(recurse=False)):
+                shape = (units, inputs_and_1 - 1) if value.ndim == 2 else (units,)
+                setattr(tensors, name, nn.Parameter(value.new_empty(shape), requires_grad=value.requires_grad))
+        self.linear.out_features, self.linear.in_features = units, inputs_and_1 - 1
+        if self.norm is not None:
+            self.norm.num_features = units
+            self.norm.running_mean, self.norm.running_var = (
+                value.new_empty(units) for value in _statistics(self.norm)[:2]
+            )
 
     @torch.no_grad()
     def write(self, matrix: Float[Tensor, "h d_and_1"], gram: Float[Tensor, "d_and_1 d_and_1"] | None = None) -> None:
@@ -95,7 +109,7 @@ def chain(net: nn.Module, method: str) -> list[Affine]:
             found[-1] = Affine(found[-1].linear, module)
         elif not (isinstance(module, Step) and free):
             raise ValueError(
-                f"{method} trains chains of Linear (with or without BatchNorm1d) and Step that end in a Linear, but "
+                f"{method} takes chains of Linear (with or without BatchNorm1d) and Step that end in a Linear, but "
                 f"layer {name!r} is {module}; use nets.mlp or another method"
             )
         free = not isinstance(module, Step)
@@ -110,6 +124,24 @@ def chain(net: nn.Module, method: str) -> list[Affine]:
 def with_ones(a: Float[Tensor, "n d"]) -> Float[Tensor, "n d_and_1"]:
     """Return the rows with a one appended, which multiplies the bias."""
     return torch.cat([a, a.new_ones(len(a), 1)], dim=1)
+
+
+def run(
+    weights: Sequence[Float[Tensor, "_ _"]], a: Float[Tensor, "n _"], known: Sequence[Float[Tensor, "n _"]] = ()
+) -> tuple[list[Float[Tensor, "n _"]], list[Float[Tensor, "n _"]]]:
+    """Send rows a = (x, 1) through hidden layers; return what each layer and the one above gets, and pre-activations.
+
+    Parameters
+    ----------
+    known
+        Pre-activations of the lowest layers, taken as they are.
+    """
+    inputs, pres = [a], list(known)
+    for i, weight in enumerate(weights):
+        if i == len(pres):
+            pres.append(inputs[-1] @ weight.T)
+        inputs.append(with_ones((pres[i] > 0).to(a.dtype)))
+    return inputs, pres
 
 
 def half_spaces(a: Float[Tensor, "n d_and_1"], units: int, generator: torch.Generator) -> Float[Tensor, "h d_and_1"]:

@@ -9,6 +9,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 __all__ = [
+    "backward_elimination",
     "bias_free",
     "bit_gain",
     "columns_l20",
@@ -341,3 +342,49 @@ def columns_l20(
         if torch.equal(before, weight):
             break
     return weight
+
+
+def backward_elimination(
+    gram: Float64[Tensor, "h h"], cross: Float64[Tensor, "k h"], strength: Float64[Tensor, " h"], keep: int
+) -> tuple[Int64[Tensor, " keep"], Float64[Tensor, "k h"]]:
+    """Solve the problem of `ridge` with at most `keep` columns that are not 0, greedily from all of them downwards.
+
+    With R = (G + diag strength)^-1 and W = B R, dropping column k raises the minimum by |w_k|²/(2 R_kk), after which
+    W falls by w_k R_k'/R_kk and R by R_k R_k'/R_kk. Each drop is the cheapest one; the last column (the bias) stays.
+
+    Returns
+    -------
+    The indices of the columns that are left, in rising order and without the bias, and the weights, 0 elsewhere.
+
+    Raises
+    ------
+    ValueError
+        If `keep` is not in 1..h-1, or the system is singular.
+
+    References
+    ----------
+    Hassibi and Stork 1992 [hassibi1992], for columns in place of single weights.
+
+    Examples
+    --------
+    >>> gram, cross = torch.eye(3, dtype=torch.float64), torch.tensor([[1.0, 2.0, 0.5]], dtype=torch.float64)
+    >>> backward_elimination(gram, cross, 0 * gram[0], keep=1)
+    (tensor([1]), tensor([[0.0000, 2.0000, 0.5000]], dtype=torch.float64))
+    """
+    width = len(gram) - 1
+    if not 1 <= keep <= width:
+        raise ValueError(f"keep must lie in 1..{width}, the number of columns without the bias, got {keep}")
+    inverse = ridge(gram, torch.eye(width + 1, dtype=gram.dtype, device=gram.device), strength)
+    weight = cross @ inverse
+    left = torch.arange(width + 1, device=gram.device)
+    for _ in range(width - keep):
+        price = weight[:, :-1].square().sum(dim=0) / inverse.diagonal()[:-1]
+        k = int(price.argmin())
+        direction = inverse[k] / inverse[k, k]
+        weight = weight - torch.outer(weight[:, k], direction)
+        inverse = inverse - torch.outer(inverse[k], direction)
+        stay = torch.arange(len(left), device=left.device) != k
+        left, weight, inverse = left[stay], weight[:, stay], inverse[stay][:, stay]
+    full = cross.new_zeros(cross.shape)
+    full[:, left] = weight
+    return left[:-1], full

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hardstep.chain import Affine, chain, half_spaces, unit_scale, with_ones
+from hardstep.chain import Affine, chain, half_spaces, run, unit_scale, with_ones
 from hardstep.closed_form import bias_free, bit_gain, flip_pass, flip_price, margin_residual, ridge
 from hardstep.fit import Batch, Method, Sweep, Work
 from hardstep.losses import CrossEntropy, Loss
@@ -31,7 +31,8 @@ class _State:
     weights: list[Tensor]
     grams: list[Tensor]
     moves: list[Tensor]
-    depth: int = 0
+    first: int  # layers below stay
+    depth: int
     inverses: dict[int, Tensor] = field(default_factory=dict)  # of fixed Gram matrices, made again after a resume
 
     def state_dict(self) -> dict[str, Any]:
@@ -111,6 +112,8 @@ class MarginBCD(Method[_State]):
     missed], and the squared hinge bounds the indicator, this lowers what counts. The read-out takes a majoriser's
     step. A step is free of scale, so every unit is brought back to unit root mean square: margins get a meaning.
 
+    Layers at the bottom whose weights have `requires_grad` False stay as they are.
+
     In the first `growth` of the training, layers grow one after the other: layer i is drawn as random half-spaces on
     the fixed bits below and trained with the read-out directly above it, while the layers above hand its bits on.
     After that all layers move together. Gram matrices and moments are sums over ranks. There is no descent claim:
@@ -171,13 +174,14 @@ class MarginBCD(Method[_State]):
     def init(self, net: nn.Module, work: Work) -> _State:
         """Read the network; draw the first layer unless the start is warm."""
         layers = chain(net, "MarginBCD")
+        first = _first(layers)
         weights = [layer.read() for layer in layers]
         grams = [torch.zeros(len(w.T), len(w.T), dtype=torch.float64, device=w.device) for w in weights]
-        state = _State(net, layers, weights, grams, [torch.zeros_like(w) for w in weights])
-        if self.warm or self.growth == 0:
+        state = _State(net, layers, weights, grams, [torch.zeros_like(w) for w in weights], first, first)
+        if self.warm or self.growth == 0 or first == len(layers) - 1:
             state.depth = len(layers) - 1
             if not self.warm:
-                for i in range(state.depth):
+                for i in range(first, state.depth):
                     _draw(state, i, work)
             self._measure(state, work, refit=not self.warm)
         else:
@@ -190,20 +194,21 @@ class MarginBCD(Method[_State]):
     def sweep(self, state: _State, work: Work) -> Sweep:
         """Choose bits and move half-spaces once over the data, batch by batch."""
         hidden = len(state.layers) - 1
-        growing = 0.0 if self.warm else self.growth
-        while state.depth < min(hidden, 1 + int(work.progress / growing * hidden) if growing else hidden):
+        growing = 0.0 if self.warm or state.first == hidden else self.growth
+        phases = (hidden - state.first) / growing if growing else 0.0  # layers that grow, in units of `progress`
+        while growing and state.depth < min(hidden, state.first + 1 + int(work.progress * phases)):
             self._grow(state, work)
-        trained = [state.depth - 1] if work.progress < growing else list(range(hidden))
+        trained = [state.depth - 1] if work.progress < growing else list(range(state.first, hidden))
         sums = torch.zeros(4, dtype=torch.float64, device=work.fabric.device)
         for batch in work.batches(self._rows(state, work), shuffle=True):
             if work.progress < growing:  # each layer has its own fall of the step length
-                done = batch.progress / growing * hidden - state.depth + 1
+                done = batch.progress * phases - (state.depth - 1 - state.first)
             else:
                 done = (batch.progress - growing) / (1 - growing)
             sums += self._update(state, work, batch, trained, self.fits.lr * max(0.0, 1 - done))
         _write(state)
         loss, hits, flips, kept = (work.sum(sums) / len(work.data.train)).tolist()
-        units = sum(len(state.weights[i]) for i in trained)
+        units = max(1, sum(len(state.weights[i]) for i in trained))
         extra = {"flipped": flips / units, "agreement": kept / units}
         if work.data.classification:
             extra["train_accuracy"] = hits
@@ -218,25 +223,26 @@ class MarginBCD(Method[_State]):
     def _update(self, state: _State, work: Work, batch: Batch, trained: list[int], lr: float) -> Tensor:
         """Do one batch; return sums of loss, right answers, flipped bits and bits that were reached."""
         total = batch.total
-        inputs, pres = _forward(state, batch.x)
+        inputs, pres = _run(state, batch.x)
         y = batch.y.to(pres[0]) if batch.y.is_floating_point() else batch.y
         out = inputs[-1] @ state.weights[-1].T
         loss = self.loss.value(out, y).sum()
         hits = (out.argmax(dim=1) == y).sum() if work.data.classification else loss.new_zeros(())
         generator = work.generator(f"order at {batch.progress}")
         residual = partial(self.loss.residual, y=y)
+        lowest = trained[0] if trained else len(pres)
         chosen = self._choose(state, work, inputs, pres, residual, reversed(trained), generator)
         flips = sum((chosen[i][0] != inputs[i + 1][:, :-1]).sum() for i in trained)
         for i in trained:
             bits, weight = chosen[i]
             push = (weight * margin_residual(pres[i], bits, self.fits.margin)).T @ inputs[i]
             weighed = work.sum(weight.sum(dim=0))[:, None].clamp_min(1e-3 * total)
-            if i > trained[0]:
+            if i > lowest:
                 _average(state, i, work, inputs[i], total)
             newton = (work.sum(push) / weighed) @ self._inverse(state, i)
             state.moves[i] = self.fits.momentum * state.moves[i] + newton
             state.weights[i] = unit_scale(state.weights[i] + lr * state.moves[i], state.grams[i])
-        inputs, _ = _forward(state, batch.x, pres[: trained[0]])
+        inputs, _ = run(state.weights[: state.depth], inputs[0], pres[:lowest])
         kept = sum((chosen[i][0] == inputs[i + 1][:, :-1]).sum() for i in trained)
         _average(state, len(state.grams) - 1, work, inputs[-1], total)
         self._refit(state, work, inputs[-1], y, total, lr)
@@ -305,7 +311,7 @@ class MarginBCD(Method[_State]):
         sums = [push.new_zeros(w.shape[1], w.shape[1]) for w in (state.weights[i] for i in used)]
         rows = len(work.data.train)
         for batch in work.batches(max(self._rows(state, work), 256)):
-            inputs, _ = _forward(state, batch.x)
+            inputs, _ = _run(state, batch.x)
             y = batch.y.to(readout) if batch.y.is_floating_point() else batch.y
             for total, a in zip(sums, inputs, strict=True):
                 total.add_(_gram(a))
@@ -321,6 +327,18 @@ class MarginBCD(Method[_State]):
             state.weights[-1] = move.to(readout.dtype)
 
 
+def _first(layers: list[Affine]) -> int:
+    """Return the number of layers at the bottom that shall stay."""
+    free = [layer.linear.weight.requires_grad for layer in layers]
+    first = free.index(True) if any(free) else len(layers)
+    if not all(free[first:]):
+        raise ValueError(
+            f"layers with requires_grad=False must be the lowest ones and leave the read-out, but of {len(free)} linear "
+            f"layers these are free: {[i for i, value in enumerate(free) if value]}; use requires_grad_ to change that"
+        )
+    return first
+
+
 def _positive(numbers: Flips | Fits, but: str = "") -> None:
     for name, value in asdict(numbers).items():
         if name != but and not 0 < value < float("inf"):
@@ -331,18 +349,9 @@ def _priced_residual(out: Tensor, bits: Tensor, strength: float, margin: float) 
     return strength * margin_residual(out, bits, margin)
 
 
-def _forward(state: _State, x: Tensor, known: Sequence[Tensor] = ()) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the inputs (with ones) of each layer up to the read-out, and the pre-activations.
-
-    Pre-activations of the lowest layers that are `known` are taken as they are.
-    """
-    like = state.weights[0]
-    inputs, pres = [with_ones(x.flatten(1).to(like))], list(known)
-    for i in range(state.depth):
-        if i == len(pres):
-            pres.append(inputs[-1] @ state.weights[i].T)
-        inputs.append(with_ones((pres[i] > 0).to(like.dtype)))
-    return inputs, pres
+def _run(state: _State, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the inputs of each layer up to the read-out, and the pre-activations."""
+    return run(state.weights[: state.depth], with_ones(x.flatten(1).to(state.weights[0])))
 
 
 def _gram(a: Tensor) -> Tensor:
