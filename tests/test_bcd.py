@@ -197,3 +197,26 @@ def test_permuting_rows_changes_the_plain_method_by_rounding_only() -> None:
         return chain(net, "this test")[0].read()
 
     torch.testing.assert_close(weights(order), weights(torch.arange(len(order))), rtol=1e-8, atol=1e-10)
+
+
+def test_layers_that_stay_must_be_the_lowest_ones_and_do_stay() -> None:
+    data = made()
+    for warm in (False, True):
+        net = hs.nets.MLP(hidden=(9, 7, 5), norm=False)(data.shape, data.outputs)
+        layers = chain(net, "this test")
+        for layer in layers[:2]:
+            layer.linear.requires_grad_(False)
+        before = [nn.functional.normalize(layer.read()) for layer in layers]
+        hs.fit(net, data, hs.MarginBCD(warm=warm), sweeps=4, progress=False)
+        after = [nn.functional.normalize(layer.read()) for layer in layers]
+        for i in (0, 1):
+            torch.testing.assert_close(after[i], before[i])
+        assert not torch.allclose(after[2], before[2], atol=1e-2)
+        layers[2].linear.requires_grad_(False)  # only the read-out is left
+        fixed = layers[2].read()
+        report = hs.fit(net, data, hs.MarginBCD(warm=warm), sweeps=4, progress=False)
+        torch.testing.assert_close(layers[2].read(), fixed, rtol=1e-4, atol=1e-4)
+        assert report.records[-1].objective <= report.records[0].objective + 1e-3
+        layers[0].linear.requires_grad_(True)
+        with pytest.raises(ValueError, match=r"must be the lowest ones.*of 4 linear layers these are free: \[0, 3\]"):
+            hs.fit(net, data, hs.MarginBCD(warm=warm), sweeps=1, progress=False)

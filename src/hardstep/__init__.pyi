@@ -13,6 +13,7 @@ from .penalties import L0, L1, L2, GroupL0, NoPenalty, Penalty
 from .pruning import BackwardElimination, ColumnNorm, ColumnsL20, RowsL20, UnitChoice, prune_units
 from .report import Record, Report
 from .rules import BackwardRule, Clipped, Identity, ReSTE, Sech2, Surrogate
+from .simplify import simplify
 from .step import Sign, Staircase, Step, step
 from .verify import verify
 from .version import __version__
@@ -68,6 +69,7 @@ __all__ = [
     "nets",
     "prune_units",
     "score",
+    "simplify",
     "step",
     "verify",
 ]

@@ -35,9 +35,10 @@ from hardstep.nets import MLP, ConvNet4
 from hardstep.ranks import launched_fabric
 from hardstep.rules import BackwardRule
 from hardstep.run_folder import RunFolder
+from hardstep.simplify import simplify
 from hardstep.verify import verify
 
-__all__ = ["Summary", "Train", "Verify", "main"]
+__all__ = ["Simplify", "Summary", "Train", "Verify", "main"]
 
 METHODS = (GradientDescent, BCD, MarginBCD, RandomFeatures)  # importing a method is what makes it known here
 
@@ -160,6 +161,35 @@ class Summary:
 
 
 @dataclass(frozen=True)
+class Simplify:
+    """Remove what a frozen network does not need; every score stays the same integer for every input.
+
+    Writes the smaller network beside the frozen one, which stays as it is, and prints its layers.
+
+    Parameters
+    ----------
+    run
+        A run folder, or a file hardnet.safetensors.
+    out
+        The file to write; by default simplified.safetensors in the same folder.
+    """
+
+    run: tyro.conf.Positional[Path]
+    out: Path | None = None
+
+    def print(self, console: Console) -> int:
+        """Simplify, write the file, print the table and both sizes."""
+        before = load_hardnet(self.run)
+        after = simplify(before)
+        out = self.out or (self.run if self.run.is_dir() else self.run.parent) / "simplified.safetensors"
+        after.save(out)
+        console.print(after.summary(), highlight=False, soft_wrap=True)
+        sizes = f"{before.nbytes:,} bytes before, {after.nbytes:,} after"
+        console.print(f"{sizes}\nwritten to {out}", style="dim", highlight=False, soft_wrap=True)
+        return 0
+
+
+@dataclass(frozen=True)
 class Verify:
     """Check that what was shipped is what was trained, and that all its forms agree bit for bit.
 
@@ -215,12 +245,11 @@ def _dispatch(arguments: list[str], console: Console) -> int:
             return parse_train(rest).run(console, rest, folder)
         train = parse_train(rest)
         return train.run(console, rest, train.folder)
-    if command in ("summary", "verify"):
-        kind: type[Summary] | type[Verify] = Summary if command == "summary" else Verify
-        return tyro.cli(kind, args=rest, prog=f"hardstep {command}").print(console)
-    text = "\n".join(
-        f"  hardstep {kebab(kind):9}{(kind.__doc__ or '').splitlines()[0]}" for kind in (Train, Summary, Verify)
-    )
+    kinds: tuple[type[Summary | Simplify | Verify], ...] = (Summary, Simplify, Verify)
+    for kind in kinds:
+        if command == kebab(kind):
+            return tyro.cli(kind, args=rest, prog=f"hardstep {command}").print(console)
+    text = "\n".join(f"  hardstep {kebab(kind):9}{(kind.__doc__ or '').splitlines()[0]}" for kind in (Train, *kinds))
     known = command in ("-h", "--help")
     out = console if known else Console(stderr=True)
     if not known:

@@ -67,6 +67,15 @@ class Encoding:
         """Return the encoding of the flattened sample."""
         return Encoding(*(a if a.ndim == 0 else np.broadcast_to(a, shape).reshape(-1) for a in (self.gain, self.zero)))
 
+    def take(self, kept: NDArray[np.intp], units: int, shape: tuple[int, ...]) -> Encoding:
+        """Return the encoding of samples of this shape when only some of their units (channels) are left."""
+        return Encoding(
+            *(
+                a if a.ndim < len(shape) or len(a) == 1 else a.reshape(units, -1)[kept].reshape(-1, *a.shape[1:])
+                for a in (self.gain, self.zero)
+            )
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Dense:
@@ -170,8 +179,8 @@ KINDS: dict[str, type[Layer]] = {kind.__name__: kind for kind in (Dense, Conv, P
 
 
 def weight_bits(weight: NDArray[np.integer[Any]]) -> int:
-    """Return the bits a weight takes: 1 if all are -1 or +1, else the two's complement width."""
-    return 1 if bool((np.abs(weight) == 1).all()) else bits.width(weight, signed=True)
+    """Return the bits a weight takes: 1 if all are -1 or +1, else the two's complement width, at least 2."""
+    return 1 if bool((np.abs(weight) == 1).all()) else max(2, bits.width(weight, signed=True))
 
 
 def numbers(layer: Layer) -> int:

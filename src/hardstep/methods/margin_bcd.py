@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -333,7 +333,7 @@ def _first(layers: list[Affine]) -> int:
     first = free.index(True) if any(free) else len(layers)
     if not all(free[first:]):
         raise ValueError(
-            f"layers with requires_grad=False must be the lowest ones and leave the read-out, but of {len(free)} linear "
+            f"layers with requires_grad=False must be the lowest ones and not the read-out, but of {len(free)} linear "
             f"layers these are free: {[i for i, value in enumerate(free) if value]}; use requires_grad_ to change that"
         )
     return first
