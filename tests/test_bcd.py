@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import hardstep as hs
 from hardstep.chain import chain, with_ones
 from hardstep.closed_form import margin_residual
 from hardstep.fit import Method, Work
-from hardstep.methods import bcd
+from hardstep.methods import bcd, margin_bcd
 from hardstep.ranks import launched_fabric
 
 
@@ -220,3 +221,53 @@ def test_layers_that_stay_must_be_the_lowest_ones_and_do_stay() -> None:
         layers[0].linear.requires_grad_(True)
         with pytest.raises(ValueError, match=r"must be the lowest ones.*of 4 linear layers these are free: \[0, 3\]"):
             hs.fit(net, data, hs.MarginBCD(warm=warm), sweeps=1, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("method", "module", "name", "calls"),
+    [
+        (hs.MarginBCD(batch_size=30), margin_bcd, "margin_residual", 7),
+        (hs.BCD(), bcd, "step_prox", 3),
+        (hs.BCD(penalty=hs.GroupL0(1e-4)), bcd, "step_prox", 3),
+    ],
+    ids=["MarginBCD", "BCD", "BCD with a penalty"],
+)
+def test_nan_in_the_middle_of_a_sweep_stops_with_the_reason_and_the_last_good_network_stays(
+    method: Method[Any], module: Any, name: str, calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = made()
+    good, bad = (hs.nets.MLP(hidden=(9,), norm=False)(data.shape, data.outputs) for _ in range(2))
+    original, count = getattr(module, name), 0
+    hs.fit(good, data, method, sweeps=6, folder=tmp_path / "good", progress=False)
+
+    def poisoned(*arguments: Any, **options: Any) -> Any:
+        nonlocal count
+        count += 1
+        result = original(*arguments, **options)
+        if count >= calls:
+            (result if isinstance(result, Tensor) else result[0]).view(-1)[0] = float("nan")
+        return result
+
+    monkeypatch.setattr(module, name, poisoned)
+    with pytest.raises((FloatingPointError, torch.linalg.LinAlgError)) as caught:
+        hs.fit(bad, data, method, sweeps=6, folder=tmp_path / "bad", progress=False)
+    assert any("the network is that of sweep" in note for note in caught.value.__notes__)
+    assert all(bool(value.isfinite().all()) for value in bad.state_dict().values())
+    assert score(bad, data) > 0.4
+    monkeypatch.setattr(module, name, original)  # the checkpoint is from before: the run goes on to the same end
+    hs.fit(bad, data, method, sweeps=6, folder=tmp_path / "bad", progress=False)
+    for one, two in zip(good.state_dict().values(), bad.state_dict().values(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_one_class_is_refused_by_the_data_and_harmless_to_the_methods() -> None:
+    x = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    with pytest.raises(ValueError, match="one class only"):
+        hs.data.from_arrays(x, np.zeros(50, int), name="one", val_share=0.0, test_share=0.0)
+    data = hs.data.from_arrays(x, np.arange(50) % 3, name="made", val_share=0.0, test_share=0.0)
+    one = replace(data, train=replace(data.train, y=torch.zeros_like(data.train.y)))
+    for method in BOTH:
+        net = hs.nets.MLP(hidden=(6, 5), norm=False)(data.shape, data.outputs)
+        report = hs.fit(net, one, method, sweeps=4, progress=False)
+        assert hs.score(net, one.train) == 1.0
+        assert np.isfinite(report.objective)

@@ -84,6 +84,35 @@ def test_objective_that_is_not_finite_is_an_error_that_says_what_to_do() -> None
         hs.fit(hs.nets.mlp(3, 4, 3), uneven(), method, sweeps=3, progress=False)
 
 
+@dataclass(frozen=True)
+class Interrupted(Script):
+    """Spoil the network in the last sweep of the script and go on, or be interrupted."""
+
+    error: BaseException | None = None
+
+    def sweep(self, state: Scripted, work: Work) -> Sweep:
+        done = super().sweep(state, work)
+        if done.stop:
+            with torch.no_grad():
+                state.net[-1].weight.fill_(float("nan"))  # type: ignore[index]
+            if self.error is not None:
+                raise self.error
+        return done
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt(), RuntimeError("disk gone")], ids=repr)
+def test_best_network_is_back_after_any_error_in_a_sweep(error: BaseException | None) -> None:
+    net = hs.nets.mlp(3, 4, 3)
+    kind = FloatingPointError if error is None else type(error)
+    with pytest.raises(kind, match="'4.weight' NaN or infinite in sweep 3" if error is None else None) as caught:
+        hs.fit(net, uneven(), Interrupted((0, 2, 1, 0), error=error), sweeps=9, progress=False)
+    assert net[-1].bias.argmax() == 2
+    assert "the network is that of sweep 1 again" in caught.value.__notes__[0]
+    with pytest.raises(kind) as caught:
+        hs.fit(net, uneven(), Interrupted((0,), error=error), sweeps=9, progress=False)
+    assert "no sweep was done before it" in caught.value.__notes__[-1]
+
+
 def test_checkpoint_of_another_fit_is_refused(tmp_path: Path) -> None:
     arguments: dict[str, Any] = {"sweeps": 2, "progress": False, "folder": tmp_path}
     hs.fit(hs.nets.mlp(3, 4, 3), uneven(), Script((0, 1)), **arguments)

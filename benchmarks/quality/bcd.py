@@ -6,10 +6,10 @@
 A seed fixes the split, the initial weights and the order of rows. Settings were chosen on validation data
 (docs/results.md says how); on the digits the learning rate of straight-through training for each shape by the mean
 over the seeds. Each test part is scored once per seed and method. On the digits every method has its full number of
-sweeps. On Fashion-MNIST straight-through training gets as many epochs as fit into the wall time that `MarginBCD` took for
-the same shape and seed, in the same process. Expected: digits at least .960 with 200 units and .945, .940, .930
-with 50 units at depths 1, 2, 3, within 1.5 points of straight-through training without batch normalisation;
-Fashion-MNIST at least 86.0 % and within 2.0 points at each depth.
+sweeps. On Fashion-MNIST straight-through training gets as many epochs as fit into the wall time that `MarginBCD` took
+for the same shape and seed, in the same process. Expected: digits at least .960 with 200 units and .945, .940, .930
+with 50 units at depths 1, 2, 3, within 1.5 points of straight-through training without batch normalisation; Fashion-
+MNIST at least 86.0 % and within 2.0 points at each depth.
 """
 
 from __future__ import annotations

@@ -44,6 +44,8 @@ def ridge(
     ------
     ValueError
         If G + diag strength is singular.
+    FloatingPointError
+        If G holds NaN.
 
     Examples
     --------
@@ -51,6 +53,8 @@ def ridge(
     tensor([[0.5000, 0.5000]], dtype=torch.float64)
     """
     factor, failed = torch.linalg.cholesky_ex(gram + torch.diag(strength))
+    if failed and not bool(gram.isfinite().all()):
+        raise FloatingPointError("a Gram matrix holds NaN or infinite values; look for extreme features or lower lr")
     if failed:
         raise ValueError(
             f"the ridge system of {len(gram)} columns is singular: units that are dead or alike need a strength "

@@ -188,7 +188,8 @@ def fit(
     ValueError
         If the network has no step, a count is out of range, or the folder holds another fit or version.
     FloatingPointError
-        If the objective is not finite.
+        If objective or weights are not finite. After this and any other error in a sweep, an interrupt too, the best
+        network so far is in `net`, and a folder's checkpoint is that of the last whole sweep.
 
     Examples
     --------
@@ -259,13 +260,18 @@ class _Run:
         work, done = self.work, len(self.records)
         work.sweep = done
         start = time.perf_counter()
-        result = _reseeded(work, "sweep", lambda: self.method.sweep(self.state, work))
-        seconds = time.perf_counter() - start
-        if not math.isfinite(result.objective):
-            raise FloatingPointError(
-                f"the objective became {result.objective} in sweep {done} of {self.method!r}; "
-                "lower the learning rate or the coupling, or look for extreme features"
+        try:
+            result = _reseeded(work, "sweep", lambda: self.method.sweep(self.state, work))
+            self._check(result.objective)
+        except BaseException as error:
+            if self.best >= 0:
+                self.net.load_state_dict(self.best_net)
+            kept = (
+                f"the network is that of sweep {self.best} again" if self.best >= 0 else "no sweep was done before it"
             )
+            error.add_note(f"fit stopped in sweep {done} of {self.method!r}; {kept}")
+            raise
+        seconds = time.perf_counter() - start
         val = work.data.val
         value = None if val is None else score(self.net, val, work)
         self.records.append(Record(done, result.objective, value, seconds, dict(result.extra)))
@@ -278,6 +284,16 @@ class _Run:
             self.stopped = f"no better validation score for {patience} sweeps"
         if not self.stopped and done + 1 == work.sweeps:
             self.stopped = f"all {work.sweeps} sweeps done"
+
+    def _check(self, objective: float) -> None:
+        """Raise an error if a sweep ended in numbers that are not finite."""
+        bad = [name for name, value in self.net.state_dict().items() if not bool(value.isfinite().all())]
+        if bad or not math.isfinite(objective):
+            weights = f" and {bad[0]!r} NaN or infinite" if bad else ""
+            raise FloatingPointError(
+                f"the objective became {objective}{weights} in sweep {len(self.records)} of {self.method!r}; "
+                "lower the learning rate or the coupling, or look for extreme features"
+            )
 
     def _last_gain(self) -> int:
         scores = [record.score or 0.0 for record in self.records]
