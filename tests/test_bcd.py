@@ -258,16 +258,3 @@ def test_nan_in_the_middle_of_a_sweep_stops_with_the_reason_and_the_last_good_ne
     hs.fit(bad, data, method, sweeps=6, folder=tmp_path / "bad", progress=False)
     for one, two in zip(good.state_dict().values(), bad.state_dict().values(), strict=True):
         assert torch.equal(one, two)
-
-
-def test_one_class_is_refused_by_the_data_and_harmless_to_the_methods() -> None:
-    x = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
-    with pytest.raises(ValueError, match="one class only"):
-        hs.data.from_arrays(x, np.zeros(50, int), name="one", val_share=0.0, test_share=0.0)
-    data = hs.data.from_arrays(x, np.arange(50) % 3, name="made", val_share=0.0, test_share=0.0)
-    one = replace(data, train=replace(data.train, y=torch.zeros_like(data.train.y)))
-    for method in BOTH:
-        net = hs.nets.MLP(hidden=(6, 5), norm=False)(data.shape, data.outputs)
-        report = hs.fit(net, one, method, sweeps=4, progress=False)
-        assert hs.score(net, one.train) == 1.0
-        assert np.isfinite(report.objective)
