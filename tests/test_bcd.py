@@ -15,7 +15,7 @@ import hardstep as hs
 from hardstep.chain import chain, with_ones
 from hardstep.closed_form import margin_residual
 from hardstep.fit import Method, Work
-from hardstep.methods import bcd, margin_bcd
+from hardstep.methods import aims, bcd, margin_bcd
 from hardstep.ranks import launched_fabric
 
 
@@ -176,9 +176,11 @@ def test_odd_data_train_without_a_crash(method: Method[Any]) -> None:
         (hs.BCD, {"gamma": 0.0}, "gamma must be positive and finite, got 0"),
         (hs.BCD, {"margin": -1.0}, "margin must be at least 0"),
         (hs.Flips, {"price": -1.0}, "price of Flips must be positive and finite, got -1"),
-        (hs.Fits, {"ridge": 0.0}, "ridge of Fits must be positive and finite, got 0"),
-        (hs.Fits, {"lr": 2.0}, r"lr lies in \(0, 2\).*got lr=2"),
-        (hs.MarginBCD, {"growth": 1.5}, r"growth in \[0, 1\].*growth=1.5"),
+        (hs.Fits, {"ridge": 0.0}, "ridge must be positive and finite, got 0"),
+        (hs.Fits, {"lr": 2.0}, r"lr is the length of a step and lies in \(0, 2\), got 2"),
+        (hs.Fits, {"momentum": 1.0}, r"momentum lies in \[0, 1\), got 1"),
+        (hs.Ramp, {"margin": 0.0}, "margin of Ramp must be positive and finite, got 0"),
+        (hs.MarginBCD, {"growth": 1.5}, r"in \[0, 1\], got 1.5"),
         (hs.MarginBCD, {"batch_size": 0}, "batch_size must be at least 1"),
     ],
 )
@@ -226,11 +228,12 @@ def test_layers_that_stay_must_be_the_lowest_ones_and_do_stay() -> None:
 @pytest.mark.parametrize(
     ("method", "module", "name", "calls"),
     [
-        (hs.MarginBCD(batch_size=30), margin_bcd, "margin_residual", 7),
+        (hs.MarginBCD(aim=hs.Flips(), batch_size=30), aims, "margin_residual", 7),
+        (hs.MarginBCD(batch_size=30), margin_bcd, "unit_scale", 12),
         (hs.BCD(), bcd, "step_prox", 3),
         (hs.BCD(penalty=hs.GroupL0(1e-4)), bcd, "step_prox", 3),
     ],
-    ids=["MarginBCD", "BCD", "BCD with a penalty"],
+    ids=["MarginBCD with flips", "MarginBCD", "BCD", "BCD with a penalty"],
 )
 def test_nan_in_the_middle_of_a_sweep_stops_with_the_reason_and_the_last_good_network_stays(
     method: Method[Any], module: Any, name: str, calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -106,6 +106,8 @@ def test_shares_and_numbers_out_of_range_are_named(
 def test_other_bad_input_is_named(trained: nn.Sequential, digits: hs.data.Data) -> None:
     with pytest.raises(ValueError, match="ridge must be positive and finite, got 0"):
         hs.prune_units(trained, digits, 0.5, ridge=0.0)
+    with pytest.raises(ValueError, match="rows must be at least 1, got 0"):
+        hs.prune_units(trained, digits, 0.5, rows=0)
     with pytest.raises(ValueError, match="stages and steps must be at least 1, got 0 and 20"):
         hs.ColumnsL20(stages=0)
     with pytest.raises(ValueError, match="prune_units takes chains"):

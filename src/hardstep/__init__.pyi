@@ -5,9 +5,10 @@ from .freeze import freeze
 from .grid import Grid
 from .hardnet import HardNet
 from .losses import CrossEntropy, Loss, Squared, SquaredHinge
+from .methods.aims import Aim, Flips, Ramp
 from .methods.bcd import BCD
 from .methods.gradient import SGD, Adam, Constant, Cosine, Drops, GradientDescent
-from .methods.margin_bcd import Fits, Flips, MarginBCD
+from .methods.margin_bcd import Fits, MarginBCD
 from .methods.random_features import RandomFeatures
 from .penalties import L0, L1, L2, GroupL0, NoPenalty, Penalty
 from .pruning import BackwardElimination, ColumnNorm, ColumnsL20, RowsL20, UnitChoice, prune_units
@@ -25,6 +26,7 @@ __all__ = [
     "L2",
     "SGD",
     "Adam",
+    "Aim",
     "BackwardElimination",
     "BackwardRule",
     "Batch",
@@ -47,6 +49,7 @@ __all__ = [
     "Method",
     "NoPenalty",
     "Penalty",
+    "Ramp",
     "RandomFeatures",
     "ReSTE",
     "Record",

@@ -380,15 +380,15 @@ def backward_elimination(
         raise ValueError(f"keep must lie in 1..{width}, the number of columns without the bias, got {keep}")
     inverse = ridge(gram, torch.eye(width + 1, dtype=gram.dtype, device=gram.device), strength)
     weight = cross @ inverse
-    left = torch.arange(width + 1, device=gram.device)
+    dropped = torch.zeros(width + 1, dtype=torch.bool, device=gram.device)
+    dropped[-1] = True  # out of the choice: the bias
     for _ in range(width - keep):
-        price = weight[:, :-1].square().sum(dim=0) / inverse.diagonal()[:-1]
+        price = (weight.square().sum(dim=0) / inverse.diagonal()).masked_fill(dropped, torch.inf)
         k = int(price.argmin())
+        dropped[k] = True
         direction = inverse[k] / inverse[k, k]
-        weight = weight - torch.outer(weight[:, k], direction)
-        inverse = inverse - torch.outer(inverse[k], direction)
-        stay = torch.arange(len(left), device=left.device) != k
-        left, weight, inverse = left[stay], weight[:, stay], inverse[stay][:, stay]
-    full = cross.new_zeros(cross.shape)
-    full[:, left] = weight
-    return left[:-1], full
+        weight.addr_(weight[:, k].clone(), direction, alpha=-1)
+        inverse.addr_(inverse[k].clone(), direction, alpha=-1)
+        weight[:, k] = 0
+        inverse[k, k] = 1  # its row and column are 0 but for rounding
+    return torch.nonzero(~dropped)[:, 0], weight

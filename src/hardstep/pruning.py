@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float64, Int64
@@ -14,11 +15,14 @@ from torch import Tensor, nn
 from hardstep.chain import chain, run, with_ones
 from hardstep.closed_form import backward_elimination, bias_free, margin_residual, proximal_ridge, ridge
 from hardstep.data import Data
-from hardstep.parts import batches
+from hardstep.parts import Part, batches
 
 __all__ = ["BackwardElimination", "ColumnNorm", "ColumnsL20", "RowsL20", "UnitChoice", "Units", "prune_units"]
 
-ROWS = 2000  # rows of a batch
+BATCH = 2000  # rows
+
+Moments = Callable[[list[Tensor], list[Tensor]], list[Tensor]]
+Means = Callable[[Moments], list[Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +141,7 @@ def prune_units(
     *,
     by: UnitChoice | None = None,
     ridge: float = 1e-4,
+    rows: int = 20_000,
 ) -> nn.Module:
     """Return a smaller network: some units of each hidden layer, and weights above them fitted to do what all did.
 
@@ -150,13 +155,15 @@ def prune_units(
     net
         A chain of linear layers, with or without batch normalisation, and steps, such as `nets.mlp`; it stays.
     data
-        Its training rows are run through.
+        Its training part is run through.
     keep
         Share of the units of each hidden layer that stays, in (0, 1], or their number by layer.
     by
         How units are chosen; None for `BackwardElimination`.
     ridge
         Strength of the fits, > 0.
+    rows
+        At most so many training rows are used, evenly spaced.
 
     Raises
     ------
@@ -179,28 +186,34 @@ def prune_units(
     """
     if not 0 < ridge < float("inf"):
         raise ValueError(f"ridge must be positive and finite, got {ridge}")
+    if rows < 1:
+        raise ValueError(f"rows must be at least 1, got {rows}")
     smaller = deepcopy(net).eval()
     layers = chain(smaller, "prune_units")
     weights = [layer.read() for layer in layers]
     counts = _counts(keep, [len(weight) for weight in weights[:-1]])
-    chosen = _chosen(weights, data, counts, BackwardElimination() if by is None else by, ridge)
-    fitted = _refitted(weights, data, chosen, ridge)
-    grams = _sums(data, fitted, lambda inputs, _: [a.T @ a for a in inputs])
-    for layer, weight, gram in zip(layers, fitted, grams, strict=True):
+    used = min(rows, len(data.train))
+    chunks = (torch.arange(used) * len(data.train) // used).tensor_split(-(-used // BATCH))
+    means = partial(_means, data.train, chunks, weights)
+    chosen, first = _chosen(weights, means, counts, BackwardElimination() if by is None else by, ridge)
+    fitted, grams = _refitted(weights, means, chosen, ridge)
+    for layer, weight, gram in zip(layers, fitted, [first, *grams], strict=True):
         layer.resize(*weight.shape)
         layer.write(weight, gram)
     return smaller
 
 
-def _chosen(weights: list[Tensor], data: Data, counts: list[int], by: UnitChoice, strength: float) -> list[Tensor]:
-    """Choose the units of every hidden layer, from the top."""
+def _chosen(
+    weights: list[Tensor], means: Means, counts: list[int], by: UnitChoice, strength: float
+) -> tuple[list[Tensor], Tensor]:
+    """Choose the units of every hidden layer, from the top; return the Gram matrix of the inputs too."""
 
     def moments(inputs: list[Tensor], pres: list[Tensor]) -> list[Tensor]:
         aims = [pre + margin_residual(pre, (pre > 0).to(pre), 1.0) for pre in pres]
         return [a.T @ a for a in inputs] + [aim.T @ a for aim, a in zip(aims, inputs, strict=False)]
 
-    sums = _sums(data, weights, moments)
-    grams, crosses = sums[: len(weights)], sums[len(weights) :]
+    found = means(moments)
+    grams, crosses = found[: len(weights)], found[len(weights) :]
     chosen: list[Tensor] = []
     readers = weights[-1].double()
     for i in reversed(range(len(counts))):
@@ -210,12 +223,14 @@ def _chosen(weights: list[Tensor], data: Data, counts: list[int], by: UnitChoice
         chosen.insert(0, by.choose(units, counts[i]))
         effect = readers[:, chosen[0]].square().sum(dim=0).sqrt()
         readers = weights[i].double()[chosen[0]] * effect[:, None]
-    return chosen
+    return chosen, grams[0]
 
 
-def _refitted(weights: list[Tensor], data: Data, chosen: list[Tensor], strength: float) -> list[Tensor]:
-    """Return the weights of the smaller network, fitted from the bottom to what the old ones did."""
-    fitted = [weights[0][chosen[0]]]
+def _refitted(
+    weights: list[Tensor], means: Means, chosen: list[Tensor], strength: float
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return weights of the smaller network, fitted from the bottom to what the old did, and Gram matrices of bits."""
+    fitted, grams = [weights[0][chosen[0]]], []
     for i in range(1, len(weights)):
         rows = chosen[i] if i < len(chosen) else slice(None)
 
@@ -223,22 +238,19 @@ def _refitted(weights: list[Tensor], data: Data, chosen: list[Tensor], strength:
             new, old = run(fitted, inputs[0])[0][-1], inputs[i] @ weights[i][rows].T
             return [new.T @ new, old.T @ new]
 
-        gram, cross = _sums(data, weights, moments)
+        gram, cross = means(moments)
         fitted.append(ridge(gram, cross, bias_free(gram, strength)).to(weights[0]))
-    return fitted
+        grams.append(gram)
+    return fitted, grams
 
 
-def _sums(
-    data: Data, weights: list[Tensor], moments: Callable[[list[Tensor], list[Tensor]], list[Tensor]]
-) -> list[Float64[Tensor, "m d"]]:
-    """Return means over the training rows of what `moments` makes of each batch's inputs and pre-activations."""
-    rows = len(data.train)
+def _means(part: Part, chunks: Sequence[Tensor], weights: list[Tensor], moments: Moments) -> list[Tensor]:
+    """Return means over rows, in float64, of what `moments` makes of each batch's inputs and pre-activations."""
     total: list[Tensor] = []
-    for x, _ in batches(data.train, torch.arange(rows).tensor_split(-(-rows // ROWS))):
-        inputs, pres = run(weights[:-1], with_ones(x.flatten(1).to(weights[0])))
-        found = [value.double() for value in moments(inputs, pres)]
+    for x, _ in batches(part, chunks):
+        found = [value.double() for value in moments(*run(weights[:-1], with_ones(x.flatten(1).to(weights[0]))))]
         total = [a + b for a, b in zip(total, found, strict=True)] if total else found
-    return [value / rows for value in total]
+    return [value / sum(map(len, chunks)) for value in total]
 
 
 def _counts(keep: float | Sequence[int], widths: list[int]) -> list[int]:

@@ -29,6 +29,7 @@ METHODS = [
     hs.BCD(rho=1.0),
     hs.BCD(margin=0.3, penalty=hs.GroupL0(1e-5)),
     hs.MarginBCD(),
+    hs.MarginBCD(aim=hs.Flips(), fits=hs.Fits(ridge=0.1, lr=0.4)),
     hs.MarginBCD(loss=hs.SquaredHinge(), growth=0.5, batch_size=300),
 ]
 every_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: repr(method)[:60])

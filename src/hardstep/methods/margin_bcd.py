@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hardstep.chain import Affine, chain, half_spaces, run, unit_scale, with_ones
-from hardstep.closed_form import bias_free, bit_gain, flip_pass, flip_price, margin_residual, ridge
+from hardstep.closed_form import bias_free, ridge
 from hardstep.fit import Batch, Method, Sweep, Work
 from hardstep.losses import CrossEntropy, Loss
+from hardstep.methods.aims import Aim, Ramp, Seen
 from hardstep.parts import batches
 
-__all__ = ["Fits", "Flips", "MarginBCD"]
+__all__ = ["Fits", "MarginBCD"]
 
 SAMPLE = 2048  # rows that place random half-spaces
 HORIZON = 10  # Gram matrices are averaged over about so many rows per column
@@ -47,70 +46,52 @@ class _State:
 
 
 @dataclass(frozen=True)
-class Flips:
-    """When a bit is flipped: where the loss falls by more than the price of moving its unit there.
-
-    Parameters
-    ----------
-    price
-        Strength of the price in the top layer: price/2 times the change of max(0, margin - t c)².
-    margin
-        How far from its plane a bit shall be, in units of a pre-activation's root mean square, > 0.
-    ratio
-        Price of a layer as a multiple of that of the layer above, where layers are trained together.
-    """
-
-    price: float = 0.1
-    margin: float = 1.0
-    ratio: float = 1.0
-
-    def __post_init__(self) -> None:
-        _positive(self)
-
-
-@dataclass(frozen=True)
 class Fits:
-    """How half-spaces move to their bits: damped Newton steps on weighted squared hinges with a ridge.
+    """How half-spaces and read-out are fitted: damped Newton steps with a ridge, and momentum.
 
     Parameters
     ----------
-    margin
-        The hinge's margin, > 0: small fits the training rows better, large generalises better.
     ridge
-        Strength on weights, > 0, relative to mean squares of the inputs.
-    focus
-        Bits weigh as much as they are worth, up to `focus` times the mean, > 0; small treats all alike.
-    lr
-        Length of the first steps, in (0, 2); falls linearly to 0 while a layer grows, and again in the rest.
+        Strength on the moves of hidden weights, > 0, relative to mean squares of the inputs.
+    ridge_out
+        Strength on the read-out, > 0.
+    lr, lr_out
+        Length of the first steps of hidden layers and read-out, in (0, 2); falls linearly to 0 while a layer grows,
+        and again in the rest.
     momentum
-        Share of the last move that is kept, in [0, 1).
+        Share of the last move of the hidden weights that is kept, in [0, 1).
     """
 
-    margin: float = 0.5
-    ridge: float = 0.1
-    focus: float = 2.0
-    lr: float = 0.4
+    ridge: float = 0.3
+    ridge_out: float = 1e-3
+    lr: float = 0.12
+    lr_out: float = 0.4
     momentum: float = 0.8
 
     def __post_init__(self) -> None:
-        _positive(self, but="momentum")
-        if not (self.lr < 2 and 0 <= self.momentum < 1):
-            raise ValueError(f"lr lies in (0, 2) and momentum in [0, 1), got lr={self.lr}, momentum={self.momentum}")
+        for name in ("ridge", "ridge_out"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
+        for name in ("lr", "lr_out"):
+            if not 0 < getattr(self, name) < 2:
+                raise ValueError(f"{name} is the length of a step and lies in (0, 2), got {getattr(self, name)}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum lies in [0, 1), got {self.momentum}")
 
 
 @dataclass(frozen=True)
 class MarginBCD(Method[_State]):
-    """Choose bits that lower the loss at least disturbance, then move half-spaces to them by weighted ridge fits.
+    """Move half-spaces, block by block in closed form, to where their bits lower the loss; the units have no scale.
 
-    For each batch, top layer first: every hidden bit is flipped where that lowers sum_n l(o_n, y_n) + prices (`Flips`).
-    Then each unit j takes one damped Newton step (`Fits`) on
+    For each batch an `Aim` says, from the true bits of the network, where each pre-activation c_jn = w_j'a_n shall
+    move, d_jn, and with which weight g_jn. Then every hidden unit takes the step of length `lr` towards the minimum of
 
-    sum_n g_jn/2 max(0, margin - t_jn c_jn)² + ridge/2 |w_j|²,  c the pre-activation, t the chosen bit as +-1.
+    mean_n [ 1/2 (move of c_jn)² ] + ridge/2 |move of w_j|² - sum_n g_jn d_jn (move of c_jn) / sum_n g_jn
 
-    The weight g is what the bit is worth: how much the loss would rise with the other one, as a share of `focus`
-    times the mean, at most 1. Since to first order loss(true network) <= loss(chosen bits) + sum of worth x [bit
-    missed], and the squared hinge bounds the indicator, this lowers what counts. The read-out takes a majoriser's
-    step. A step is free of scale, so every unit is brought back to unit root mean square: margins get a meaning.
+    which is a ridge solve with the Gram matrix of the layer's inputs, one for all its units; the read-out takes a
+    majoriser's step. A step is free of scale, so every unit is brought back to unit root mean square: margins get
+    a meaning, and no unit falls behind. The step's derivative is not used; with `Ramp`, the default, the direction is
+    that of clipped straight-through training, whitened by the inputs.
 
     Layers at the bottom whose weights have `requires_grad` False stay as they are.
 
@@ -123,10 +104,10 @@ class MarginBCD(Method[_State]):
     ----------
     loss
         The data term.
-    flips, fits
-        How bits are chosen and half-spaces moved.
-    ridge_out
-        Strength on the read-out, > 0.
+    aim
+        What half-spaces are fitted to.
+    fits
+        How they are fitted.
     growth
         Share of the training in which layers grow one by one, in [0, 1].
     warm
@@ -142,7 +123,7 @@ class MarginBCD(Method[_State]):
     References
     ----------
     Zhang et al. 2023 [zhang2023], block coordinate descent of 0/1 networks: the idea of the blocks. Differs in all
-    else: binary bits chosen one by one, margins, worth as weights, growth, the cross-entropy by its majoriser
+    else: true bits in place of relaxed ones, margins, worth as weights, growth, the cross-entropy by its majoriser
     [bohning1992].
 
     Examples
@@ -155,18 +136,15 @@ class MarginBCD(Method[_State]):
     """
 
     loss: Loss = field(default_factory=lambda: CrossEntropy(smoothing=0.1))
-    flips: Flips = field(default_factory=Flips)
+    aim: Aim = field(default_factory=Ramp)
     fits: Fits = field(default_factory=Fits)
-    ridge_out: float = 1e-3
     growth: float = 1.0
     warm: bool = False
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        if not (0 < self.ridge_out < float("inf") and 0 <= self.growth <= 1):
-            raise ValueError(
-                f"ridge_out is positive and growth in [0, 1], got ridge_out={self.ridge_out}, growth={self.growth}"
-            )
+        if not 0 <= self.growth <= 1:
+            raise ValueError(f"growth is a share of the training, in [0, 1], got {self.growth}")
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1 (or None for automatic), got {self.batch_size}")
 
@@ -205,14 +183,14 @@ class MarginBCD(Method[_State]):
                 done = batch.progress * phases - (state.depth - 1 - state.first)
             else:
                 done = (batch.progress - growing) / (1 - growing)
-            sums += self._update(state, work, batch, trained, self.fits.lr * max(0.0, 1 - done))
+            sums += self._update(state, work, batch, trained, max(0.0, 1 - done))
         _write(state)
         loss, hits, flips, kept = (work.sum(sums) / len(work.data.train)).tolist()
         units = max(1, sum(len(state.weights[i]) for i in trained))
         extra = {"flipped": flips / units, "agreement": kept / units}
         if work.data.classification:
             extra["train_accuracy"] = hits
-        penalty = 0.5 * self.ridge_out * float(state.weights[-1][:, :-1].square().sum())
+        penalty = 0.5 * self.fits.ridge_out * float(state.weights[-1][:, :-1].square().sum())
         return Sweep(loss + penalty, extra=extra)
 
     def _rows(self, state: _State, work: Work) -> int:
@@ -220,8 +198,8 @@ class MarginBCD(Method[_State]):
         widest = max(w.shape[1] for w in state.weights)
         return self.batch_size or min(len(work.data.train), max(256, 2 * widest))
 
-    def _update(self, state: _State, work: Work, batch: Batch, trained: list[int], lr: float) -> Tensor:
-        """Do one batch; return sums of loss, right answers, flipped bits and bits that were reached."""
+    def _update(self, state: _State, work: Work, batch: Batch, trained: list[int], share: float) -> Tensor:
+        """Do one batch with this share of the first steps; return sums of loss, hits, flipped bits and bits reached."""
         total = batch.total
         inputs, pres = _run(state, batch.x)
         y = batch.y.to(pres[0]) if batch.y.is_floating_point() else batch.y
@@ -229,60 +207,29 @@ class MarginBCD(Method[_State]):
         loss = self.loss.value(out, y).sum()
         hits = (out.argmax(dim=1) == y).sum() if work.data.classification else loss.new_zeros(())
         generator = work.generator(f"order at {batch.progress}")
-        residual = partial(self.loss.residual, y=y)
+        seen = Seen(pres, [*state.weights[: state.depth], state.weights[-1]], out, y, self.loss, work, generator)
+        pulls = self.aim.pulls(seen, trained[::-1])
         lowest = trained[0] if trained else len(pres)
-        chosen = self._choose(state, work, inputs, pres, residual, reversed(trained), generator)
-        flips = sum((chosen[i][0] != inputs[i + 1][:, :-1]).sum() for i in trained)
-        for i in trained:
-            bits, weight = chosen[i]
-            push = (weight * margin_residual(pres[i], bits, self.fits.margin)).T @ inputs[i]
-            weighed = work.sum(weight.sum(dim=0))[:, None].clamp_min(1e-3 * total)
+        for i, (pull, weight) in pulls.items():
             if i > lowest:
                 _average(state, i, work, inputs[i], total)
-            newton = (work.sum(push) / weighed) @ self._inverse(state, i)
-            state.moves[i] = self.fits.momentum * state.moves[i] + newton
-            state.weights[i] = unit_scale(state.weights[i] + lr * state.moves[i], state.grams[i])
-        inputs, _ = run(state.weights[: state.depth], inputs[0], pres[:lowest])
-        kept = sum((chosen[i][0] == inputs[i + 1][:, :-1]).sum() for i in trained)
+            push = work.sum(pull.T @ inputs[i]) / work.sum(weight)[:, None].clamp_min(1e-30)
+            state.moves[i] = self.fits.momentum * state.moves[i] + push @ self._inverse(state, i)
+            state.weights[i] = unit_scale(state.weights[i] + share * self.fits.lr * state.moves[i], state.grams[i])
+        before, (inputs, pres) = pres, run(state.weights[: state.depth], inputs[0], pres[:lowest])
+        flips = kept = loss.new_zeros(())
+        for i, (pull, _) in pulls.items():
+            flips = flips + ((pres[i] > 0) != (before[i] > 0)).sum()
+            kept = kept + ((pres[i] > 0) == (pull > 0)).logical_or_(pull == 0).sum()
         _average(state, len(state.grams) - 1, work, inputs[-1], total)
-        self._refit(state, work, inputs[-1], y, total, lr)
-        zero = loss.new_zeros(())
-        return torch.stack([value.double() for value in (loss, hits, zero + flips, zero + kept)])
-
-    def _choose(
-        self,
-        state: _State,
-        work: Work,
-        inputs: list[Tensor],
-        pres: list[Tensor],
-        residual: Callable[[Tensor], Tensor],
-        trained: Iterable[int],
-        generator: torch.Generator,
-    ) -> dict[int, tuple[Tensor, Tensor]]:
-        """Choose the bits of the layers from the top down; return bits and weights of each."""
-        curvature, strength = self.loss.curvature, self.flips.price
-        above = state.weights[-1][:, :-1]
-        reached = inputs[-1] @ state.weights[-1].T
-        chosen = {}
-        for i in trained:
-            order = torch.randperm(pres[i].shape[1], generator=generator).to(above.device)
-            now = inputs[i + 1][:, :-1]
-            price = flip_price(pres[i], now, strength, self.flips.margin)
-            bits, reached = flip_pass(now, price, reached, above, residual, curvature, order=order)
-            worth = bit_gain(bits, residual(reached), above, curvature).clamp_min_(0)
-            total, count = work.sum(torch.stack([worth.sum(), worth.new_tensor(worth.numel())]))
-            chosen[i] = bits, (worth / (self.fits.focus * total / count).clamp_min(1e-30)).clamp_max_(1)
-            above, reached = state.weights[i][:, :-1], pres[i]
-            residual = partial(_priced_residual, bits=bits, strength=strength, margin=self.flips.margin)
-            curvature = strength
-            strength *= self.flips.ratio
-        return chosen
+        self._refit(state, work, inputs[-1], y, total, share * self.fits.lr_out)
+        return torch.stack([value.double() for value in (loss, hits, flips, kept)])
 
     def _refit(self, state: _State, work: Work, a: Tensor, y: Tensor, total: int, lr: float) -> None:
         """Move the read-out by a majoriser's step."""
         readout = state.weights[-1]
         push = work.sum(self.loss.residual(a @ readout.T, y).T @ a) / total
-        strength = bias_free(state.grams[-1], self.ridge_out)
+        strength = bias_free(state.grams[-1], self.fits.ridge_out)
         gradient = push.double() - strength * readout.double()
         move = ridge(self.loss.curvature * state.grams[-1], gradient, strength)
         state.weights[-1] = readout + lr * move.to(readout.dtype)
@@ -322,7 +269,7 @@ class MarginBCD(Method[_State]):
             state.weights[i] = unit_scale(state.weights[i], state.grams[i])
             state.moves[i] = torch.zeros_like(state.weights[i])
         if refit:
-            strength = bias_free(state.grams[-1], self.ridge_out)
+            strength = bias_free(state.grams[-1], self.fits.ridge_out)
             move = ridge(self.loss.curvature * state.grams[-1], work.sum(push) / rows, strength)
             state.weights[-1] = move.to(readout.dtype)
 
@@ -337,16 +284,6 @@ def _first(layers: list[Affine]) -> int:
             f"layers these are free: {[i for i, value in enumerate(free) if value]}; use requires_grad_ to change that"
         )
     return first
-
-
-def _positive(numbers: Flips | Fits, but: str = "") -> None:
-    for name, value in asdict(numbers).items():
-        if name != but and not 0 < value < float("inf"):
-            raise ValueError(f"{name} of {type(numbers).__name__} must be positive and finite, got {value}")
-
-
-def _priced_residual(out: Tensor, bits: Tensor, strength: float, margin: float) -> Tensor:
-    return strength * margin_residual(out, bits, margin)
 
 
 def _run(state: _State, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
