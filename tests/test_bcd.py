@@ -261,3 +261,28 @@ def test_nan_in_the_middle_of_a_sweep_stops_with_the_reason_and_the_last_good_ne
     hs.fit(bad, data, method, sweeps=6, folder=tmp_path / "bad", progress=False)
     for one, two in zip(good.state_dict().values(), bad.state_dict().values(), strict=True):
         assert torch.equal(one, two)
+
+
+def test_ramp_pulls_where_clipped_straight_through_would() -> None:
+    generator = torch.Generator().manual_seed(0)
+    net = hs.nets.MLP(hidden=(9, 7), norm=False, activation=hs.Step(hs.Clipped(0.5)))((4,), 3).double()
+    x = torch.randn(50, 4, generator=generator, dtype=torch.float64)
+    y = torch.randint(3, (50,), generator=generator)
+    pres: list[Tensor] = []
+    for layer in net:
+        if isinstance(layer, nn.Linear):
+            layer.register_forward_hook(lambda _module, _inputs, out: pres.append(out))
+    out = net(x)
+    loss = hs.CrossEntropy()
+    slopes = torch.autograd.grad(loss.value(out, y).sum(), pres[:2])
+    weights = [layer.read() for layer in chain(net, "this test")]
+    seen = aims.Seen(pres[:2], weights, out, y, loss, work_on(made()), generator)
+    with torch.no_grad():
+        pulls = hs.Ramp(0.5).pulls(seen, [1, 0])
+    for i in (0, 1):
+        pull, size = pulls[i]
+        assert 0.05 < float((pull != 0).double().mean()) < 0.95
+        torch.testing.assert_close(
+            nn.functional.normalize(pull.flatten(), dim=0), nn.functional.normalize(-slopes[i].flatten(), dim=0)
+        )
+        torch.testing.assert_close(size, pull.abs().sum(dim=0))

@@ -15,6 +15,8 @@ COMMANDS = {
     "examples/plot_block_descent.py": ["--sweeps", "2", "--out", "{tmp}"],
     "benchmarks/speed/epoch.py": ["--rounds", "1", "--rows", "256", "--results", "{tmp}"],
     "benchmarks/quality/whole_path.py": ["digits", "--seeds", "1", "--sweeps", "1", "--results", "{tmp}"],
+    "benchmarks/speed/bcd_sweep.py": ["--rounds", "1", "--rows", "4000", "--results", "{tmp}"],
+    "benchmarks/quality/prune_units.py": ["digits", "--seeds", "1", "--sweeps", "1", "--results", "{tmp}"],
     "benchmarks/quality/bcd.py": ["digits", "--seeds", "1", "--sweeps", "1", "--depth", "1", "--results", "{tmp}"],
     "benchmarks/quality/choose_settings.py": ["digits", "--seeds", "1", "--sweeps", "1", "--results", "{tmp}"],
 }
