@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hardstep import closed_form
+from hardstep.pruning import backward_elimination
 
 CASES = 1000
 
@@ -233,10 +234,10 @@ def test_each_elimination_is_the_cheapest_one() -> None:
                 weight[:, rest] = closed_form.ridge(gram[rest][:, rest], cross[:, rest], strength[rest])
                 tried[k] = float(ridge_value(weight, gram, cross, strength)), rest, weight
             value, kept, wanted = min(tried.values(), key=lambda item: item[0])
-            left, found = closed_form.backward_elimination(gram, cross, strength, keep)
+            left, found = backward_elimination(gram, cross, strength, keep)
             assert left.tolist() == kept[:-1]
             torch.testing.assert_close(found, wanted)
             assert float(ridge_value(found, gram, cross, strength)) == pytest.approx(value)
         for keep in (0, width + 1):
             with pytest.raises(ValueError, match=rf"keep must lie in 1..{width}"):
-                closed_form.backward_elimination(gram, cross, strength, keep)
+                backward_elimination(gram, cross, strength, keep)

@@ -140,7 +140,9 @@ def run(
     for i, weight in enumerate(weights):
         if i == len(pres):
             pres.append(inputs[-1] @ weight.T)
-        inputs.append(with_ones((pres[i] > 0).to(a.dtype)))
+        bits = a.new_ones(len(a), len(weight) + 1)
+        torch.gt(pres[i], 0, out=bits[:, :-1])
+        inputs.append(bits)
     return inputs, pres
 
 

@@ -9,12 +9,12 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 __all__ = [
-    "backward_elimination",
     "bias_free",
     "bit_gain",
     "columns_l20",
     "flip_pass",
     "flip_price",
+    "inverse",
     "margin_residual",
     "proximal_ridge",
     "relaxed_bits",
@@ -52,6 +52,24 @@ def ridge(
     >>> ridge(torch.eye(2, dtype=torch.float64), torch.ones(1, 2, dtype=torch.float64), torch.ones(2).double())
     tensor([[0.5000, 0.5000]], dtype=torch.float64)
     """
+    solved: Tensor = torch.cholesky_solve(cross.T, _factor(gram, strength)).T
+    return solved
+
+
+def inverse(gram: Float64[Tensor, "h h"], strength: Float64[Tensor, " h"]) -> Float64[Tensor, "h h"]:
+    """Return (G + diag strength)^-1, symmetric to the last bit; errors as in `ridge`.
+
+    Examples
+    --------
+    >>> inverse(torch.eye(2, dtype=torch.float64), torch.ones(2).double()).diagonal()
+    tensor([0.5000, 0.5000], dtype=torch.float64)
+    """
+    inverted: Tensor = torch.cholesky_inverse(_factor(gram, strength))
+    return inverted
+
+
+def _factor(gram: Tensor, strength: Tensor) -> Tensor:
+    """Return the Cholesky factor of G + diag strength."""
     factor, failed = torch.linalg.cholesky_ex(gram + torch.diag(strength))
     if failed and not bool(gram.isfinite().all()):
         raise FloatingPointError("a Gram matrix holds NaN or infinite values; look for extreme features or lower lr")
@@ -60,7 +78,7 @@ def ridge(
             f"the ridge system of {len(gram)} columns is singular: units that are dead or alike need a strength "
             f"above 0, got {float(strength.min())} to {float(strength.max())}; raise it"
         )
-    return torch.cholesky_solve(cross.T, factor).T
+    return factor
 
 
 def bias_free(gram: Float64[Tensor, "h h"], value: float) -> Float64[Tensor, " h"]:
@@ -346,49 +364,3 @@ def columns_l20(
         if torch.equal(before, weight):
             break
     return weight
-
-
-def backward_elimination(
-    gram: Float64[Tensor, "h h"], cross: Float64[Tensor, "k h"], strength: Float64[Tensor, " h"], keep: int
-) -> tuple[Int64[Tensor, " keep"], Float64[Tensor, "k h"]]:
-    """Solve the problem of `ridge` with at most `keep` columns that are not 0, greedily from all of them downwards.
-
-    With R = (G + diag strength)^-1 and W = B R, dropping column k raises the minimum by |w_k|²/(2 R_kk), after which
-    W falls by w_k R_k'/R_kk and R by R_k R_k'/R_kk. Each drop is the cheapest one; the last column (the bias) stays.
-
-    Returns
-    -------
-    The indices of the columns that are left, in rising order and without the bias, and the weights, 0 elsewhere.
-
-    Raises
-    ------
-    ValueError
-        If `keep` is not in 1..h-1, or the system is singular.
-
-    References
-    ----------
-    Hassibi and Stork 1992 [hassibi1992], for columns in place of single weights.
-
-    Examples
-    --------
-    >>> gram, cross = torch.eye(3, dtype=torch.float64), torch.tensor([[1.0, 2.0, 0.5]], dtype=torch.float64)
-    >>> backward_elimination(gram, cross, 0 * gram[0], keep=1)
-    (tensor([1]), tensor([[0.0000, 2.0000, 0.5000]], dtype=torch.float64))
-    """
-    width = len(gram) - 1
-    if not 1 <= keep <= width:
-        raise ValueError(f"keep must lie in 1..{width}, the number of columns without the bias, got {keep}")
-    inverse = ridge(gram, torch.eye(width + 1, dtype=gram.dtype, device=gram.device), strength)
-    weight = cross @ inverse
-    dropped = torch.zeros(width + 1, dtype=torch.bool, device=gram.device)
-    dropped[-1] = True  # out of the choice: the bias
-    for _ in range(width - keep):
-        price = (weight.square().sum(dim=0) / inverse.diagonal()).masked_fill(dropped, torch.inf)
-        k = int(price.argmin())
-        dropped[k] = True
-        direction = inverse[k] / inverse[k, k]
-        weight.addr_(weight[:, k].clone(), direction, alpha=-1)
-        inverse.addr_(inverse[k].clone(), direction, alpha=-1)
-        weight[:, k] = 0
-        inverse[k, k] = 1  # its row and column are 0 but for rounding
-    return torch.nonzero(~dropped)[:, 0], weight

@@ -13,11 +13,20 @@ from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
 from hardstep.chain import chain, run, with_ones
-from hardstep.closed_form import backward_elimination, bias_free, margin_residual, proximal_ridge, ridge
+from hardstep.closed_form import bias_free, inverse, margin_residual, proximal_ridge, ridge
 from hardstep.data import Data
 from hardstep.parts import Part, batches
 
-__all__ = ["BackwardElimination", "ColumnNorm", "ColumnsL20", "RowsL20", "UnitChoice", "Units", "prune_units"]
+__all__ = [
+    "BackwardElimination",
+    "ColumnNorm",
+    "ColumnsL20",
+    "RowsL20",
+    "UnitChoice",
+    "Units",
+    "backward_elimination",
+    "prune_units",
+]
 
 BATCH = 2000  # rows
 
@@ -60,7 +69,7 @@ class UnitChoice(ABC):
 class BackwardElimination(UnitChoice):
     """Columns l2,0, greedily: drop the unit whose loss costs least after the others are fitted again, and repeat.
 
-    Each drop is exact (`closed_form.backward_elimination`). Since every reader shares the Gram matrix of the bits, the
+    Each drop is exact (`backward_elimination`). Since every reader shares the Gram matrix of the bits, the
     price of a unit is |w_k|²/(2 R_kk), R the inverse of that matrix: groups weighted by their effect, not by size.
 
     References
@@ -201,6 +210,52 @@ def prune_units(
         layer.resize(*weight.shape)
         layer.write(weight, gram)
     return smaller
+
+
+def backward_elimination(
+    gram: Float64[Tensor, "h h"], cross: Float64[Tensor, "k h"], strength: Float64[Tensor, " h"], keep: int
+) -> tuple[Int64[Tensor, " keep"], Float64[Tensor, "k h"]]:
+    """Solve the problem of `ridge` with at most `keep` columns that are not 0, greedily from all of them downwards.
+
+    With R = (G + diag strength)^-1 and W = B R, dropping column k raises the minimum by |w_k|²/(2 R_kk), after which
+    W falls by w_k R_k'/R_kk and R by R_k R_k'/R_kk. Each drop is the cheapest one; the last column (the bias) stays.
+
+    Returns
+    -------
+    The indices of the columns that are left, in rising order and without the bias, and the weights, 0 elsewhere.
+
+    Raises
+    ------
+    ValueError
+        If `keep` is not in 1..h-1, or the system is singular.
+
+    References
+    ----------
+    Hassibi and Stork 1992 [hassibi1992], for columns in place of single weights.
+
+    Examples
+    --------
+    >>> gram, cross = torch.eye(3, dtype=torch.float64), torch.tensor([[1.0, 2.0, 0.5]], dtype=torch.float64)
+    >>> backward_elimination(gram, cross, 0 * gram[0], keep=1)
+    (tensor([1]), tensor([[0.0000, 2.0000, 0.5000]], dtype=torch.float64))
+    """
+    width = len(gram) - 1
+    if not 1 <= keep <= width:
+        raise ValueError(f"keep must lie in 1..{width}, the number of columns without the bias, got {keep}")
+    rest = inverse(gram, strength)
+    weight = cross @ rest
+    dropped = torch.zeros(width + 1, dtype=torch.bool, device=gram.device)
+    dropped[-1] = True  # out of the choice: the bias
+    for _ in range(width - keep):
+        price = (weight.square().sum(dim=0) / rest.diagonal()).masked_fill(dropped, torch.inf)
+        k = int(price.argmin())
+        dropped[k] = True
+        direction = rest[k] / rest[k, k]
+        weight.addr_(weight[:, k].clone(), direction, alpha=-1)
+        rest.addr_(rest[k].clone(), direction, alpha=-1)
+        weight[:, k] = 0
+        rest[k, k] = 1  # its row and column are 0 but for rounding
+    return torch.nonzero(~dropped)[:, 0], weight
 
 
 def _chosen(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hardstep.chain import Affine, chain, half_spaces, run, unit_scale, with_ones
-from hardstep.closed_form import bias_free, ridge
+from hardstep.closed_form import bias_free, inverse, ridge
 from hardstep.fit import Batch, Method, Sweep, Work
 from hardstep.losses import CrossEntropy, Loss
 from hardstep.methods.aims import Aim, Ramp, Seen
@@ -238,8 +238,7 @@ class MarginBCD(Method[_State]):
         """Return (G + ridge)^-1 of a layer's inputs, computed in float64."""
         if i not in state.inverses:
             gram = state.grams[i]
-            eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-            state.inverses[i] = ridge(gram, eye, bias_free(gram, self.fits.ridge)).to(state.weights[i].dtype)
+            state.inverses[i] = inverse(gram, bias_free(gram, self.fits.ridge)).to(state.weights[i].dtype)
         return state.inverses[i]
 
     def _grow(self, state: _State, work: Work) -> None:
