@@ -70,6 +70,7 @@ def inverse(gram: Float64[Tensor, "h h"], strength: Float64[Tensor, " h"]) -> Fl
 
 def _factor(gram: Tensor, strength: Tensor) -> Tensor:
     """Return the Cholesky factor of G + diag strength."""
+    factor: Tensor
     factor, failed = torch.linalg.cholesky_ex(gram + torch.diag(strength))
     if failed and not bool(gram.isfinite().all()):
         raise FloatingPointError("a Gram matrix holds NaN or infinite values; look for extreme features or lower lr")
