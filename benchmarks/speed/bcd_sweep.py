@@ -5,15 +5,14 @@
 60,000 x 784 made 8-bit codes, two hidden layers of 1,000, all layers moving (`growth=0`). The products are done alone
 on tensors of the same shapes, batch by batch, in turn with the sweep in the same process: forward, worth of the bits,
 moments, Gram matrices, Newton steps, forward again, read-out. Linear solves are timed with them as a second figure:
-one inverse and one read-out a batch. Peak memory is the largest resident set of a process that runs one sweep, less
-that of one that only makes data and network, over the size of all activations of the data set in float32 (2,000
-numbers a row). Expected: at most 1.5 and 3. About four minutes on two cores.
+one inverse and one read-out a batch. Memory is by how much a sweep, start included, raises the resident set of a
+fresh process at its peak (Linux), over the size of all activations of the data set in float32 (2,000 numbers a row).
+Expected: at most 1.5 and 3. About four minutes on two cores.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
@@ -24,7 +23,7 @@ import numpy as np
 import torch
 
 import hardstep as hs
-from hardstep.closed_form import bias_free, ridge
+from hardstep.closed_form import bias_free, inverse, ridge
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import RESULTS, record
@@ -70,15 +69,21 @@ def products(rows: int) -> tuple[float, float]:
         w1 @ g1, w2 @ g2
         spent += time.perf_counter() - start
         start = time.perf_counter()
-        ridge(gram, torch.eye(WIDTH + 1, dtype=torch.float64), strength)
+        inverse(gram, strength)
         ridge(gram, out.double(), strength)
         solved += time.perf_counter() - start
     return spent, solved
 
 
-def peak(mode: str, rows: int) -> float:
-    """Return the largest resident set of a fresh process, in MiB."""
-    command = [sys.executable, __file__, "--mode", mode, "--rows", str(rows)]
+def resident(name: str) -> float:
+    """Return VmRSS (now) or VmHWM (peak) of this process, in MiB."""
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name)]
+    return int(line.split()[1]) / 1024
+
+
+def memory_of_a_sweep(rows: int) -> float:
+    """Return by how much a sweep in a fresh process raises its resident set at the peak, in MiB."""
+    command = [sys.executable, __file__, "--memory", "--rows", str(rows)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
@@ -87,15 +92,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rows", type=int, default=60_000)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--mode", choices=["compare", "sweep", "idle"], default="compare", help="used by itself")
+    parser.add_argument("--memory", action="store_true", help="only print the memory of a sweep, in MiB")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     data = made(options.rows)
-    if options.mode != "compare":
-        if options.mode == "sweep":
-            sweep(data, 0)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    if options.memory:
+        before = resident("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+        sweep(data, 0)
+        print(resident("VmHWM") - before)
         return
     found = []
     for turn in range(options.rounds + 1):
@@ -104,7 +110,7 @@ def main() -> None:
             found.append((seconds / alone, seconds / (alone + solves), seconds, alone, solves))
     ratio, with_solves, seconds, alone, solves = (statistics.median(column) for column in zip(*found, strict=True))
     activations = options.rows * 2 * WIDTH * 4 / 2**20
-    memory = peak("sweep", options.rows) - peak("idle", options.rows)
+    memory = memory_of_a_sweep(options.rows)
     record(
         options.results,
         "speed_bcd_sweep",
