@@ -98,8 +98,8 @@ class MarginBCD(Method[_State]):
     In the first `growth` of the training, layers grow one after the other: layer i is drawn as random half-spaces on
     the fixed bits below and trained with the read-out directly above it, while the layers above hand its bits on.
     After that all layers move together. The report's `flipped` is the share of bits that a batch's step changed,
-    `agreement` the share of those that stand where they are pulled, or are not pulled at all. Gram matrices and moments are sums over ranks. There is no descent claim:
-    look at the accuracy, not at the objective.
+    `agreement` the share of those that stand where they are pulled, or are not pulled at all. Gram matrices and
+    moments are sums over ranks. There is no descent claim: look at the accuracy, not at the objective.
 
     Parameters
     ----------
