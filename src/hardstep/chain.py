@@ -168,9 +168,8 @@ def unit_scale(
     gram
         Mean of a a' over the inputs.
     """
-    wide = weights.double()
-    size = ((wide @ gram) * wide).sum(dim=1).clamp_min(0).sqrt()
-    return (wide / torch.where(size > 1e-6, size, 1.0)[:, None]).to(weights.dtype)
+    size = ((weights @ gram.to(weights.dtype)) * weights).sum(dim=1).clamp_min(0).sqrt()
+    return weights / torch.where(size > 1e-6, size, 1.0)[:, None]
 
 
 def _whole(norm: nn.BatchNorm1d) -> bool:
