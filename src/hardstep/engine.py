@@ -1,0 +1,255 @@
+"""Fast evaluation of a frozen network: one call of the C runtime, equal to the NumPy reference bit for bit."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+from numpy.typing import NDArray
+
+from hardstep.export.compiler import LIBRARY, digest
+from hardstep.export.pack import pack
+from hardstep.export.plan import Choice, Kernel, plan
+from hardstep.hard_layers import Pool
+from hardstep.hardnet import HardNet
+from hardstep.lowered import Sums, lower
+
+__all__ = ["Engine", "available_isas"]
+
+LANES = {"baseline": 128, "avx2": 256, "avx512": 512}  # widest vectors worth using
+MANY = 1_000_000  # a batch that fills all lanes
+LISTS = 2**18  # bytes of lists of one tile, about half of a second-level cache
+WORTH = 20_000_000  # products a call below which one thread does it
+
+
+class _Model(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        *((name, ctypes.c_uint32) for name in ("ops", "tile", "inputs", "outputs")),
+        ("isa", ctypes.c_int32),
+        ("bad", ctypes.c_uint32),
+        ("map", ctypes.c_size_t),
+        ("scratch", ctypes.c_size_t),
+    )
+
+
+class Engine:
+    """Run a frozen network with bits packed into vectors, at any batch size, on one or more threads.
+
+    `engine(x)` gives the integers of `hard(x)`. Every layer runs by the kernel that a cost model chooses from its
+    shape, its weights and the density of its codes (`choices` says which and why); one with lanes of outputs for few
+    samples, another with lanes of samples for many. Where the C runtime is missing (no compiler at installation) or
+    cannot take a layer, the NumPy reference serves, and says so once by `logging`.
+
+    Parameters
+    ----------
+    hard
+        The frozen network.
+    sample
+        Codes or numbers on which the density of each layer's codes is measured; by default it is guessed.
+    threads
+        Threads over the batch; a call with less than 20 million products is done by one.
+    isa
+        "baseline", "avx2" or "avx512"; by default the best one here.
+    lanes
+        Widest vectors in bits: 64, 128, 256 or 512; by default what suits the instruction set.
+    only
+        A kernel ("bytes", "outputs", "samples", "scores") to take wherever it can run.
+    library
+        Another shared library of the runtime.
+
+    Raises
+    ------
+    ValueError
+        If the instruction set is not there, or an option is unknown.
+
+    Examples
+    --------
+    >>> import hardstep as hs
+    >>> data = hs.data.load("digits")
+    >>> hard = hs.freeze(hs.nets.mlp(64, 32, 10), calibrate=data.train)
+    >>> x = data.test.x.numpy()
+    >>> bool((Engine(hard)(x) == hard(x)).all())
+    True
+    """
+
+    def __init__(
+        self,
+        hard: HardNet,
+        *,
+        sample: NDArray[Any] | None = None,
+        threads: int = 1,
+        isa: str | None = None,
+        lanes: int | None = None,
+        only: str = "",
+        library: Path = LIBRARY,
+    ) -> None:
+        if threads < 1:
+            raise ValueError(f"threads must be at least 1, got {threads}")
+        if only and only not in [kernel.value for kernel in Kernel]:
+            raise ValueError(f"only must be one of {', '.join(kernel.value for kernel in Kernel)}; got {only!r}")
+        self.hard, self.threads, self._only = hard, threads, only
+        self._library = _load(library)
+        names = available_isas(library)
+        if isa is not None and isa not in names:
+            raise ValueError(f"instruction set {isa!r} is not here, only {', '.join(names) or 'NumPy'}")
+        self.isa = isa or (names[-1] if names else "numpy")
+        self.lanes = lanes or LANES.get(self.isa, 64)
+        self._local = threading.local()
+        self.reason = "" if self._library else "the C runtime is not built; install with a C compiler"
+        try:
+            self._layers: Sequence[Sums | Pool] = lower(hard)
+            self._density = _density(self._layers, hard, sample)
+            self.choices = plan(self._layers, lanes=self.lanes, density=self._density, only=only)
+            self._many = plan(self._layers, lanes=self.lanes, batch=MANY, density=self._density, only=only)
+        except ValueError as error:
+            if lanes is not None and "lanes must be" in str(error):
+                raise
+            self.reason = str(error)
+        if self.reason:
+            logging.getLogger("hardstep").warning("the NumPy reference runs this network: %s", self.reason)
+
+    def __call__(self, x: NDArray[Any]) -> Int64[np.ndarray, "n k"]:
+        """Return the integer scores of samples, given as codes (uint8) or as numbers (floats)."""
+        codes = np.ascontiguousarray(self.hard.codes(x))
+        if self.reason:
+            return self.hard(codes)
+        scores = np.empty((len(codes), self._small.outputs), np.int32)
+        if self.threads == 1 or len(codes) * self.hard.macs < WORTH:
+            self._run(codes, scores)
+        else:
+            step = -(-len(codes) // self.threads)
+            step = -(-step // self.lanes) * self.lanes if step > self.lanes else step
+            parts = range(0, len(codes), step)
+            list(self._pool.map(lambda i: self._run(codes[i : i + step], scores[i : i + step]), parts))
+        return scores.astype(np.int64)
+
+    def predict(self, x: NDArray[Any]) -> Int64[np.ndarray, " n"]:
+        """Return the label of each sample: the smallest index among the highest scores."""
+        labels: NDArray[np.int64] = self(x).argmax(axis=1)
+        return labels
+
+    def kernels(self, batch: int) -> tuple[Choice, ...]:
+        """Return what runs each layer with weights for a batch of this size."""
+        return self._many if self._fills(batch) else self.choices
+
+    def _fills(self, n: int) -> bool:
+        """Whether so many samples are worth lanes of samples."""
+        return 2 * n >= self.lanes and any(choice.kernel is Kernel.SAMPLES for choice in self._many)
+
+    def _run(self, codes: NDArray[np.uint8], scores: NDArray[np.int32]) -> None:
+        n, done = len(codes), 0
+        if self._fills(n):
+            done = n // self.lanes * self.lanes if 2 * (n % self.lanes) < self.lanes else n
+            self._large.run(codes, scores, 0, done, self._local)
+        if done < n:
+            self._small.run(codes, scores, done, n - done, self._local)
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.threads)
+
+    @cached_property
+    def _small(self) -> _Program:
+        sums = [layer for layer in self._layers if isinstance(layer, Sums)]
+        bits = [max(1, layer.top.bit_length()) * 2 * (np.prod(layer.shape) + 32) for layer in sums]
+        tile = int(np.clip(LISTS // max(bits), 1, 64))
+        return _Program(self._library, pack(self._layers, self.choices, tile=tile), self.isa)
+
+    @cached_property
+    def _large(self) -> _Program:
+        return _Program(self._library, pack(self._layers, self._many, tile=self.lanes), self.isa)
+
+
+class _Program:
+    """One packed form of a network, opened."""
+
+    def __init__(self, library: Any, data: bytes, isa: str) -> None:
+        self._library = library
+        self._buffer = _aligned(len(data))
+        self._buffer[:] = np.frombuffer(data, np.uint8)
+        self._model = _Model()
+        error = library.hs_open(ctypes.byref(self._model), self._buffer.ctypes.data, len(data))
+        if error:
+            raise ValueError(f"the C runtime refuses step {self._model.bad}: {library.hs_error(error).decode()}")
+        names = list(LANES)
+        self._model.isa = names.index(isa)
+        self._address = ctypes.addressof(self._model)
+        self.outputs: int = self._model.outputs
+
+    def run(
+        self, codes: NDArray[np.uint8], scores: NDArray[np.int32], first: int, n: int, local: threading.local
+    ) -> None:
+        """Run n samples from the first on; `local` keeps each thread's scratch."""
+        scratch: dict[Any, tuple[NDArray[np.uint8], int]] = local.__dict__
+        if id(self) not in scratch:
+            room = _aligned(self._model.scratch)
+            scratch[id(self)] = room, room.ctypes.data
+        into = codes.__array_interface__["data"][0] + first * self._model.inputs
+        out = scores.__array_interface__["data"][0] + first * self.outputs * 4
+        self._library.hs_run(self._address, into, out, n, scratch[id(self)][1])
+
+
+def available_isas(library: Path = LIBRARY) -> list[str]:
+    """Return the instruction sets that the runtime has and this machine runs, the best one last; none without it."""
+    loaded = _load(library)
+    return [] if loaded is None else list(LANES)[: loaded.hs_isa() + 1]
+
+
+@cache
+def _load(path: Path) -> Any:
+    """Load the runtime; None if it is not there, is of other sources, or does not load."""
+    log = logging.getLogger("hardstep")
+    if not path.is_file():
+        return None
+    try:
+        library = ctypes.CDLL(str(path))
+        library.hs_sources.restype = ctypes.c_char_p
+        if library.hs_sources().decode() != digest():
+            log.warning("%s was compiled from other sources and is not used; install hardstep again", path)
+            return None
+    except (OSError, AttributeError) as error:
+        log.warning("%s does not load (%s)", path, error)
+        return None
+    library.hs_open.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+    library.hs_run.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
+    library.hs_run.restype = None
+    library.hs_error.restype = ctypes.c_char_p
+    return library
+
+
+def _density(layers: Sequence[Sums | Pool], hard: HardNet, sample: NDArray[Any] | None) -> list[float]:
+    """Return the set bits a code of what each layer with weights reads, on a sample; empty without one."""
+    if sample is None:
+        return []
+    codes, found = hard.codes(sample).reshape(len(sample), *lower_shape(layers)), []
+    for layer in layers:
+        if isinstance(layer, Sums):
+            found.append(float(np.bitwise_count(codes).mean()))
+            if layer.threshold is None:
+                return found
+            codes = layer.run(codes)
+        else:
+            windows = np.lib.stride_tricks.sliding_window_view(codes, layer.size, axis=(2, 3))
+            codes = windows[:, :, :: layer.stride[0], :: layer.stride[1]].max(axis=(4, 5))
+    return found
+
+
+def lower_shape(layers: Sequence[Sums | Pool]) -> tuple[int, int, int]:
+    """Return the shape of a sample as the first layer reads it."""
+    return next(layer.shape for layer in layers if isinstance(layer, Sums))
+
+
+def _aligned(count: int) -> NDArray[np.uint8]:
+    """Return bytes that begin on a cache line."""
+    room = np.zeros(count + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    return room[start : start + count]

@@ -1,0 +1,61 @@
+"""Compile the C runtime into a shared library, where there is a compiler."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+__all__ = ["LIBRARY", "RUNTIME", "compile_runtime", "compiler", "digest"]
+
+RUNTIME = Path(__file__).parent / "runtime"
+LIBRARY = RUNTIME / ("libhardstep.dylib" if sys.platform == "darwin" else "libhardstep.so")
+
+
+def compiler() -> str | None:
+    """Return the C compiler: $CC, else cc, gcc or clang; None if there is none."""
+    return next(
+        (found for name in (os.environ.get("CC", ""), "cc", "gcc", "clang") if (found := shutil.which(name))), None
+    )
+
+
+def digest() -> str:
+    """Return a digest of the runtime's sources, which a library compiled from them carries."""
+    sha = hashlib.sha256()
+    for path in sorted(RUNTIME.glob("*.[ch]")):
+        sha.update(path.name.encode() + b"\0" + path.read_bytes())
+    return sha.hexdigest()[:16]
+
+
+def compile_runtime(out: Path = LIBRARY, *, options: tuple[str, ...] = ("-O2",)) -> Path:
+    """Compile the runtime into a shared library, written aside and renamed.
+
+    Parameters
+    ----------
+    out
+        Where; by default beside the sources, where `Engine` looks.
+    options
+        Options of the compiler; no -march, the runtime chooses its instruction set when it runs.
+
+    Raises
+    ------
+    RuntimeError
+        If there is no compiler, or it fails; its message is given.
+    """
+    found = compiler()
+    if found is None:
+        raise RuntimeError("there is no C compiler (cc, gcc or clang, or $CC); install one for the fast engine")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+        aside = Path(folder) / out.name
+        source = [str(RUNTIME / "hardstep.c"), f'-DHS_DIGEST="{digest()}"']
+        command = [found, "-std=c99", *options, "-shared", "-fPIC", *source, "-o", str(aside)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+        aside.replace(out)
+    return out

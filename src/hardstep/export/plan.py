@@ -1,0 +1,165 @@
+"""Which kernel of the C runtime runs which layer: a pure function of its shape, its weights and the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hardstep.hard_layers import Pool
+from hardstep.lowered import Sums
+
+__all__ = ["Choice", "Kernel", "digits", "offset_planes", "plan"]
+
+WIDTHS = (64, 128, 256, 512)
+ADDER = 5.0  # vector instructions that add one row: 2 with three-input logic, one load and one index on top
+ROW = 1.5
+FLUSH = 9.0  # instructions a plane of an accumulator: add, compare
+PAIR = 0.17  # instructions a product of bytes and weights
+
+
+class Kernel(Enum):
+    """How a layer is summed."""
+
+    BYTES = "bytes"
+    """8-bit codes times weights, in 32-bit sums: first layers."""
+
+    OUTPUTS = "outputs"
+    """Bit-sliced, lanes are outputs: rows of weights of the set bits are added. Sparse activations are faster."""
+
+    SAMPLES = "samples"
+    """Bit-sliced, lanes are samples: rows of activations are added for each signed digit. Sparse weights are faster."""
+
+    SCORES = "scores"
+    """Rows of 16-bit weights of the set bits are added: read-outs."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The kernel of a layer with its lanes, and what each kernel that can run it would cost.
+
+    Costs are modelled instructions a sample; only their ratios mean something.
+    """
+
+    name: str
+    kernel: Kernel
+    lanes: int
+    costs: dict[Kernel, float]
+
+    def __str__(self) -> str:
+        lanes = f"-{self.lanes}" if self.kernel in (Kernel.OUTPUTS, Kernel.SAMPLES) else ""
+        others = ", ".join(f"{k.value} {cost:,.0f}" for k, cost in self.costs.items() if k != self.kernel)
+        because = f" (modelled cost {self.costs[self.kernel]:,.0f}; {others})" if others else ""
+        return f"{self.name}: {self.kernel.value}{lanes}{because}"
+
+
+def plan(
+    layers: Sequence[Sums | Pool], *, lanes: int = 64, batch: int = 1, density: Sequence[float] = (), only: str = ""
+) -> tuple[Choice, ...]:
+    """Choose a kernel for every layer with weights.
+
+    Parameters
+    ----------
+    lanes
+        Widest vectors of the machine in bits: 64, 128, 256 or 512.
+    batch
+        Samples that come together; lanes of samples need about as many as there are lanes.
+    density
+        Set bits a code, for each layer; by default 2.5 for 8-bit codes, half of the planes for others.
+    only
+        Name of a kernel to take wherever it can run, whatever it costs: for tests and measurements.
+
+    Raises
+    ------
+    ValueError
+        If no kernel can run a layer; it is named, with the bound it breaks.
+    """
+    if lanes not in WIDTHS:
+        raise ValueError(f"lanes must be one of {WIDTHS}, got {lanes}")
+    sums = [layer for layer in layers if isinstance(layer, Sums)]
+    bits = [*density, *(2.5 if s.top == 255 else s.top.bit_length() / 2 for s in sums[len(density) :])]
+    return tuple(_choose(layer, i == 0, lanes, batch, bits[i], only) for i, layer in enumerate(sums))
+
+
+def _choose(layer: Sums, first: bool, lanes: int, batch: int, bits: float, only: str) -> Choice:
+    """Return the cheapest kernel of one layer."""
+    width = min((w for w in WIDTHS if w <= lanes), key=lambda w: (-(-len(layer.weight) // w), w))
+    costs = _costs(layer, first, lanes, width, batch, bits)
+    if not costs:
+        raise ValueError(
+            f"{layer.name} sums {layer.terms:,} terms with weights from {layer.weight.min()} to {layer.weight.max()}: "
+            "the runtime takes at most 65,528 terms, and 16-bit weights on 8-bit inputs and in the read-out; "
+            "use the NumPy reference"
+        )
+    wanted = [kernel for kernel in costs if kernel.value == only]
+    kernel = wanted[0] if wanted else min(costs, key=lambda k: costs[k])
+    return Choice(layer.name, kernel, lanes if kernel is Kernel.SAMPLES else width, costs)
+
+
+def _costs(layer: Sums, first: bool, lanes: int, width: int, batch: int, bits: float) -> dict[Kernel, float]:
+    """Return the modelled cost a sample of each kernel that can run the layer."""
+    units, terms = len(layer.weight), layer.terms
+    positions = layer.out_shape[1] * layer.out_shape[2]
+    small = terms <= 65_528
+    costs: dict[Kernel, float] = {}
+    if first and np.abs(layer.weight).max(initial=0) <= 2**15 - 1:
+        costs[Kernel.BYTES] = positions * units * terms * PAIR * 256 / max(lanes, 128)
+    if layer.threshold is None:
+        common = np.gcd.reduce(layer.weight, axis=None) or 1
+        if not first and small and np.abs(layer.weight // common).max(initial=0) <= 2**15 - 1:
+            costs[Kernel.SCORES] = -(-units // 16) * 2 * bits * terms
+        return costs
+    planes = (layer.largest - layer.least + 1).bit_length()
+    _, _, split = offset_planes(layer.weight)
+    row = ADDER + ROW
+    if small and (not first or layer.shape[1:] == (1, 1)):
+        pairs = len(split) * layer.top.bit_length()
+        work = bits * terms * len(split) * row + planes * FLUSH * (1 + pairs / 2)
+        costs[Kernel.OUTPUTS] = positions * (-(-units // width) * work + terms * bits)
+    if small and not first and batch >= lanes // 2:
+        used = sum(int(np.count_nonzero(d)) for d in digits(layer.weight))
+        if layer.top == 1 and (np.abs(layer.weight) == 1).all():
+            used = used // 2
+        tiles = -(-batch // lanes) / batch
+        costs[Kernel.SAMPLES] = (
+            positions
+            * tiles
+            * (used * layer.top.bit_length() * row + units * planes * FLUSH * max(1, used / (units * terms)))
+        )
+    return costs
+
+
+def offset_planes(weight: NDArray[np.int64]) -> tuple[int, int, list[NDArray[np.bool_]]]:
+    """Return offset, shift and bits so that weight = offset + 2^shift sum_q 2^q bits_q.
+
+    Examples
+    --------
+    >>> offset_planes(np.array([-1, 1, 1]))
+    (-1, 1, [array([False,  True,  True])])
+    """
+    offset = int(weight.min(initial=0)) if weight.size == 0 else int(weight.min())
+    rest = weight - offset
+    common = int(np.bitwise_or.reduce(rest, axis=None))
+    shift = (common & -common).bit_length() - 1 if common else 0
+    rest = rest >> shift
+    count = max(1, int(rest.max(initial=0)).bit_length())
+    return offset, shift, [(rest >> q & 1).astype(bool) for q in range(count)]
+
+
+def digits(weight: NDArray[np.int64]) -> list[NDArray[np.int8]]:
+    """Return canonical signed digits: weight = sum_q 2^q digit_q with digits -1, 0, +1, no two neighbours set.
+
+    Examples
+    --------
+    >>> [d.tolist() for d in digits(np.array([7, -3]))]
+    [[-1, 1], [0, 0], [0, -1], [1, 0]]
+    """
+    rest, found = weight.astype(np.int64), []
+    while rest.any():
+        digit = np.where(rest & 1, 2 - (rest & 3), 0)
+        found.append(digit.astype(np.int8))
+        rest = (rest - digit) >> 1
+    return found

@@ -1,0 +1,233 @@
+/* What works on bytes and numbers: lists of set bits, 8-bit inputs times weights, the read-out.
+ *
+ * Included once for every instruction set, with ISA defined, before lanes.h.
+ */
+
+#define HS_PASTE(a, b) a##_any_##b
+#define HS_PASTED(a, b) HS_PASTE(a, b)
+#define HS_AS(name) HS_PASTED(name, ISA)
+
+#define TILE 4 /* positions that share a pass over the weights */
+
+/* Append the places of the set bits of `words` words, counted from `base`; return the end. May write 8 too many. */
+static entry *HS_AS(places)(entry *end, const word *bits, size_t words, size_t base) {
+    for (size_t i = 0; i < words; i++, base += 64) {
+        uint64_t rest = bits[i];
+#ifdef HS_SMALL
+        for (; rest; rest &= rest - 1) {
+            uint32_t low = 0;
+            while (!(rest >> low & 1u)) low++;
+            *end++ = (entry)(base + low);
+        }
+#else
+        for (size_t at = base; rest; rest >>= 8, at += 8) {
+            const uint32_t byte = (uint32_t)(rest & 255u);
+#ifdef HS_PAIRS
+            const __m128i where = _mm_cvtepu8_epi16(_mm_loadl_epi64((const __m128i *)(const void *)(hs_positions + byte)));
+            _mm_storeu_si128((__m128i *)(void *)end, _mm_add_epi16(where, _mm_set1_epi16((short)at)));
+#else
+            const uint64_t where = hs_positions[byte];
+            for (size_t j = 0; j < 8; j++) end[j] = (entry)(at + (size_t)(where >> (8 * j) & 255u));
+#endif
+            end += hs_counts[byte];
+        }
+#endif
+    }
+    return end;
+}
+
+/* Write behind a list its length and the same padded to 8 with `zero`. */
+static void HS_AS(seal)(entry *list, const entry *end, size_t zero) {
+    const size_t n = (size_t)(end - (list + 8)), padded = (n + 7) / 8 * 8;
+    for (size_t i = n; i < padded; i++) list[8 + i] = (entry)zero;
+    list[0] = (entry)padded;
+    list[1] = (entry)n;
+}
+
+/* List the set bits of every sample, site and plane of a tile. */
+static void HS_AS(lists)(const step *s, const work *w) {
+    const size_t all = (size_t)s->h * s->w, count = sites(s), parts = all / count;
+    const size_t room = LIST_ROOM(site_codes(s)) + 8, stride = (size_t)s->in_planes * s->in_words;
+    entry *list = w->lists;
+    for (size_t i = 0; i < w->n; i++)
+        for (size_t site = 0; site < count; site++)
+            for (size_t p = 0; p < s->in_planes; p++, list += room) {
+                const word *bits = w->in + (i * all + site * parts) * stride + p * s->in_words;
+                entry *end = list + 8;
+                for (size_t part = 0; part < parts; part++, bits += stride)
+                    end = HS_AS(places)(end, bits, s->in_words, part * s->c);
+                HS_AS(seal)(list, end, terms(s));
+            }
+}
+
+/* Put the lists of the sites under the kernel at (y, x) behind each other, for each plane; taps outside give none. */
+static void HS_AS(gather)(const step *s, const entry *lists, size_t y, size_t x, entry *out) {
+    const size_t room = LIST_ROOM(site_codes(s)) + 8, wide = LIST_ROOM(terms(s)) + 8;
+    for (size_t p = 0; p < s->in_planes; p++, out += wide) {
+        entry *end = out + 8;
+        for (size_t i = 0; i < s->kh; i++) {
+            const size_t row = y * s->sy + i - s->py; /* wraps below 0, and is then too large */
+            if (row >= s->h) continue;
+            for (size_t j = 0; j < s->kw; j++) {
+                const size_t column = x * s->sx + j - s->px;
+                if (column >= s->w) continue;
+                const entry *list = lists + ((row * s->w + column) * s->in_planes + p) * room;
+                const size_t n = list[1], base = (i * s->kw + j) * s->c;
+                for (size_t k = 0; k < n; k += 8)
+                    for (size_t l = 0; l < 8; l++) end[k + l] = (entry)(list[8 + k + l] + base);
+                end += n;
+            }
+        }
+        HS_AS(seal)(out, end, terms(s));
+    }
+}
+
+/* Sums of up to TILE patches by the weights of 16 units: pairs of 16-bit numbers, exact in 32 bits. */
+static void HS_AS(sixteen)(const step *s, const unsigned char *weights, const weight16 *patch, size_t pairs,
+                           size_t stride, sum32 *sums) {
+#ifdef HS_PAIRS
+    __m256i acc[TILE][2];
+    for (size_t i = 0; i < TILE; i++) acc[i][0] = acc[i][1] = _mm256_setzero_si256();
+    for (size_t k = 0; k < pairs; k++) {
+        __m256i low, high;
+        if (s->weight_planes == 8) {
+            low = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(weights + k * 32)));
+            high = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(weights + k * 32 + 16)));
+        } else {
+            low = _mm256_loadu_si256((const __m256i *)(const void *)(weights + k * 64));
+            high = _mm256_loadu_si256((const __m256i *)(const void *)(weights + k * 64 + 32));
+        }
+        for (size_t i = 0; i < TILE; i++) {
+            const __m256i x = _mm256_set1_epi32(((const sum32 *)(const void *)(patch + i * stride))[k]);
+            acc[i][0] = _mm256_add_epi32(acc[i][0], _mm256_madd_epi16(low, x));
+            acc[i][1] = _mm256_add_epi32(acc[i][1], _mm256_madd_epi16(high, x));
+        }
+    }
+    for (size_t i = 0; i < TILE; i++) {
+        _mm256_storeu_si256((__m256i *)(void *)(sums + i * 16), acc[i][0]);
+        _mm256_storeu_si256((__m256i *)(void *)(sums + i * 16 + 8), acc[i][1]);
+    }
+#else
+    for (size_t i = 0; i < TILE * 16; i++) sums[i] = 0;
+    for (size_t i = 0; i < TILE; i++)
+        for (size_t k = 0; k < pairs; k++) {
+            const int32_t one = patch[i * stride + 2 * k], two = patch[i * stride + 2 * k + 1];
+            if (one == 0 && two == 0) continue;
+            if (s->weight_planes == 8) {
+                const signed char *row = (const signed char *)weights + k * 32;
+                for (size_t j = 0; j < 16; j++) sums[i * 16 + j] += row[2 * j] * one + row[2 * j + 1] * two;
+            } else {
+                const weight16 *row = (const weight16 *)(const void *)weights + k * 32;
+                for (size_t j = 0; j < 16; j++) sums[i * 16 + j] += row[2 * j] * one + row[2 * j + 1] * two;
+            }
+        }
+#endif
+}
+
+/* The codes under the kernel at one position, channel by channel as weights lie, as 16-bit numbers. */
+static void HS_AS(patch)(const step *s, const uint8_t *codes, size_t at, weight16 *out) {
+    if (flat(s)) {
+        for (size_t i = 0; i < terms(s); i++) out[i] = codes[i];
+        return;
+    }
+    for (size_t c = 0; c < s->c; c++)
+        for (size_t i = 0; i < s->kh; i++) {
+            const size_t row = at / s->ow * s->sy + i - s->py;
+            for (size_t j = 0; j < s->kw; j++) {
+                const size_t column = at % s->ow * s->sx + j - s->px;
+                *out++ = row < s->h && column < s->w ? codes[(c * s->h + row) * s->w + column] : 0;
+            }
+        }
+}
+
+/* Compare the sums of 16 units at one position with their thresholds; put the codes into its planes. */
+static void HS_AS(compare)(const step *s, const sum32 *sums, const sum32 *threshold, size_t unit, word *out) {
+    const size_t shift = unit % 64, padded = (s->units + 15u) / 16u * 16u;
+    uint32_t planes[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+    for (size_t i = 0; i < s->stairs; i++, threshold += padded) {
+        uint32_t above = 0;
+        for (size_t j = 0; j < 16; j++) above |= (uint32_t)(sums[j] > threshold[j]) << j;
+        for (size_t j = 0; j < s->out_planes; j++) {
+            const uint32_t carry = planes[j] & above;
+            planes[j] ^= above;
+            above = carry;
+        }
+    }
+    for (size_t j = 0; j < s->out_planes; j++) {
+        word *to = out + j * s->out_words + unit / 64;
+        *to = (shift ? *to : 0) | (uint64_t)planes[j] << shift;
+    }
+}
+
+/* 8-bit inputs times weights, to bits or to scores; weights lie as [16 units][pair of terms][unit][2]. */
+static void HS_AS(bytes)(const step *s, const work *w) {
+    const size_t positions = (size_t)s->oh * s->ow, pairs = (terms(s) + 1) / 2, stride = pairs * 2;
+    const size_t given = (size_t)s->out_planes * s->out_words, padded = (s->units + 15u) / 16u * 16u;
+    const size_t block = pairs * 32 * (s->weight_planes == 8 ? 1 : 2), many = w->n * positions;
+    const entry *place = (const entry *)(w->data + s->places);
+    const sum32 *threshold = (const sum32 *)(w->data + s->thresholds);
+    weight16 *patches = (weight16 *)w->lists;
+    sum32 sums[TILE * 16];
+    for (size_t i = 0; i < TILE; i++) patches[(i + 1) * stride - 1] = 0;
+    if (s->stairs) /* words beyond the last 16 units */
+        for (size_t i = 0; i < many * given; i++) w->out[i] = 0;
+    for (size_t first = 0; first < many; first += TILE) {
+        const size_t here = many - first < TILE ? many - first : TILE;
+        for (size_t i = 0; i < here; i++) {
+            const size_t sample = (first + i) / positions, at = (first + i) % positions;
+            HS_AS(patch)(s, w->codes + sample * w->inputs, at, patches + i * stride);
+        }
+        for (size_t i = here; i < TILE; i++)
+            for (size_t k = 0; k < stride; k++) patches[i * stride + k] = 0;
+        for (size_t unit = 0; unit < s->units; unit += 16) {
+            HS_AS(sixteen)(s, w->data + s->weights + unit / 16 * block, patches, pairs, stride, sums);
+            for (size_t i = 0; i < here; i++) {
+                const size_t index = first + i, set = s->classes > 1 ? place[index % positions] : 0u;
+                if (s->stairs)
+                    HS_AS(compare)(s, sums + i * 16, threshold + set * s->stairs * padded + unit, unit,
+                                   w->out + index * given);
+                else
+                    for (size_t j = 0; j < 16 && unit + j < s->units; j++)
+                        w->scores[index * s->units + unit + j] = sums[i * 16 + j] + threshold[unit + j];
+            }
+        }
+    }
+}
+
+/* The read-out: rows of 16-bit weights of the set bits are added, 16 units at a time, and widened before they
+ * overflow, after `shift` rows; `offset` is a common factor of all weights, thresholds hold the biases. */
+static void HS_AS(scores)(const step *s, const work *w) {
+    const size_t room = LIST_ROOM(site_codes(s)) + 8, padded = (s->units + 15u) / 16u * 16u;
+    const sum32 *bias = (const sum32 *)(w->data + s->thresholds);
+    HS_AS(lists)(s, w);
+    for (size_t i = 0; i < w->n; i++)
+        for (size_t unit = 0; unit < s->units; unit += 16) {
+            const weight16 *rows = (const weight16 *)(w->data + s->weights) + unit;
+            sum32 total[16];
+            for (size_t j = 0; j < 16; j++) total[j] = bias[unit + j];
+            for (size_t p = 0; p < s->in_planes; p++) {
+                const entry *list = w->lists + (i * s->in_planes + p) * room;
+                for (size_t k = 0; k < list[1];) {
+                    const size_t stop = list[1] - k < s->shift ? list[1] : k + s->shift;
+#if defined(HS_PAIRS)
+                    __m256i sum = _mm256_setzero_si256();
+                    for (; k < stop; k++)
+                        sum = _mm256_add_epi16(sum, _mm256_loadu_si256((const __m256i *)(const void *)(rows + list[8 + k] * padded)));
+                    weight16 part[16];
+                    _mm256_storeu_si256((__m256i *)(void *)part, sum);
+#else
+                    int32_t part[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+                    for (; k < stop; k++)
+                        for (size_t j = 0; j < 16; j++) part[j] += rows[list[8 + k] * padded + j];
+#endif
+                    for (size_t j = 0; j < 16; j++) total[j] += (int32_t)(((uint32_t)(int32_t)part[j] * (uint32_t)s->offset) << p);
+                }
+            }
+            for (size_t j = 0; j < 16 && unit + j < s->units; j++) w->scores[i * s->units + unit + j] = total[j];
+        }
+}
+
+#undef HS_PASTE
+#undef HS_PASTED
+#undef HS_AS
+#undef TILE

@@ -1,0 +1,242 @@
+/* Bit-sliced sums: rows of LANES bits are counted with carry-save adders, one bit of every sum a vector.
+ *
+ * Included once for every width and instruction set, with LANES and ISA defined. A plane holds one binary digit of
+ * LANES sums; `count` adds rows to planes, 5 operations a row (2 with three-input logic).
+ * Lanes are outputs: the list names the set bits of one sample, rows are weights.
+ * Lanes are samples: the list names the non-zero digits of one unit's weights, rows are bits of activations.
+ */
+
+#define HS_PASTE(a, b, c) a##_##b##_##c
+#define HS_PASTED(a, b, c) HS_PASTE(a, b, c)
+#define HS_AS(name) HS_PASTED(name, LANES, ISA)
+#define VEC HS_AS(vec)
+
+#if LANES == 64
+typedef word VEC;
+#else
+typedef uint64_t HS_ALIAS __attribute__((vector_size(LANES / 8), aligned(8))) VEC;
+#endif
+
+#define WORDS (LANES / 64)
+#define SPLAT(bit) ((VEC){0} - (uint64_t)(bit))
+
+#if LANES == 512 && defined(HS_TERNARY)
+#define XOR3(a, b, c) ((VEC)_mm512_ternarylogic_epi64((__m512i)(a), (__m512i)(b), (__m512i)(c), 0x96))
+#define MAJORITY(a, b, c) ((VEC)_mm512_ternarylogic_epi64((__m512i)(a), (__m512i)(b), (__m512i)(c), 0xE8))
+#define ADD3(high, low, a, b, c)            \
+    do {                                    \
+        const VEC a_ = (a), b_ = (b), c_ = (c); \
+        high = MAJORITY(a_, b_, c_);        \
+        low = XOR3(a_, b_, c_);             \
+    } while (0)
+#else
+#define MAJORITY(a, b, c) (((a) & (b)) | (((a) | (b)) & (c)))
+#define ADD3(high, low, a, b, c)            \
+    do {                                    \
+        const VEC a_ = (a), b_ = (b), c_ = (c), u_ = a_ ^ b_; \
+        high = (a_ & b_) | (u_ & c_);       \
+        low = u_ ^ c_;                      \
+    } while (0)
+#endif
+
+/* Add one bit of weight 2^first to planes; what leaves the top is dropped. */
+#define RIPPLE(plane, first, top, bit)              \
+    do {                                            \
+        VEC bit_ = (bit);                           \
+        for (uint32_t j_ = (first); j_ < (top); j_++) { \
+            const VEC t_ = (plane)[j_] & bit_;      \
+            (plane)[j_] ^= bit_;                    \
+            bit_ = t_;                              \
+        }                                           \
+    } while (0)
+
+/* Four rows into ones and twos give a carry of weight 4. */
+#define FOUR(four, r)                              \
+    do {                                           \
+        VEC x_, y_;                                \
+        ADD3(x_, ones, ones, R(r), R((r) + 1));    \
+        ADD3(y_, ones, ones, R((r) + 2), R((r) + 3)); \
+        ADD3(four, twos, twos, x_, y_);            \
+    } while (0)
+
+/* Add the n listed rows (n a multiple of 8) to planes [0, top); there must be room for 5 planes. */
+static void HS_AS(count)(VEC *plane, uint32_t top, const VEC *rows, const entry *list, size_t n) {
+#define R(i) (rows[list[i]])
+    VEC ones = plane[0], twos = plane[1], fours = plane[2], eights = plane[3], a, b, c, d;
+    for (; n >= 16; n -= 16, list += 16) {
+        FOUR(a, 0);
+        FOUR(b, 4);
+        ADD3(c, fours, fours, a, b);
+        FOUR(a, 8);
+        FOUR(b, 12);
+        ADD3(d, fours, fours, a, b);
+        ADD3(a, eights, eights, c, d);
+        RIPPLE(plane, 4, top, a);
+    }
+    if (n) {
+        FOUR(a, 0);
+        FOUR(b, 4);
+        ADD3(c, fours, fours, a, b);
+        d = eights & c;
+        eights ^= c;
+        RIPPLE(plane, 4, top, d);
+    }
+    plane[0] = ones, plane[1] = twos, plane[2] = fours, plane[3] = eights;
+#undef R
+}
+
+/* Add the number in `term` [0, given), the top plane a sign if it has one, to planes [0, top). */
+static void HS_AS(add)(VEC *plane, uint32_t top, const VEC *term, uint32_t given, int has_sign) {
+    VEC carry = (VEC){0};
+    for (uint32_t j = 0; j < top; j++) {
+        const VEC t = j < given ? term[j] : has_sign ? term[given - 1] : (VEC){0};
+        ADD3(carry, plane[j], plane[j], t, carry);
+    }
+}
+
+/* The lanes of one block of outputs at one position, from the lists of its planes. */
+static void HS_AS(position)(const step *s, const work *w, const entry *lists, size_t room, size_t block, size_t place,
+                            word *out) {
+    VEC acc[40], part[24], code[8];
+    const size_t row = (terms(s) + 1) * WORDS, blocks = s->out_words / WORDS;
+    const word *weights = (const word *)(w->data + s->weights) + block * s->weight_planes * row;
+    const VEC *threshold = (const VEC *)(w->data + s->thresholds) + (place * blocks + block) * s->stairs * s->acc_planes;
+    uint32_t sum = (uint32_t)s->start;
+    int first = 1;
+    for (uint32_t p = 0; p < s->in_planes; p++) sum += (uint32_t)s->offset * ((uint32_t)lists[p * room + 1] << p);
+    for (uint32_t j = 0; j < s->acc_planes; j++) acc[j] = SPLAT((sum >> j) & 1u);
+    for (uint32_t j = s->acc_planes; j < s->acc_planes + 5; j++) acc[j] = (VEC){0};
+    for (uint32_t p = 0; p < s->in_planes; p++) {
+        const entry *list = lists + p * room;
+        const size_t n = list[0];
+        if (n == 0) continue;
+        for (uint32_t q = 0; q < s->weight_planes; q++) {
+            const VEC *rows = (const VEC *)(weights + q * row);
+            const uint32_t low = p + q + s->shift;
+            if (low >= s->acc_planes) continue;
+            if (first) {
+                HS_AS(count)(acc + low, s->acc_planes - low, rows, list + 8, n);
+                first = 0;
+            } else {
+                const uint32_t top = bit_length((uint32_t)n) < 4 ? 4 : bit_length((uint32_t)n);
+                for (uint32_t j = 0; j < top; j++) part[j] = (VEC){0};
+                HS_AS(count)(part, top, rows, list + 8, n);
+                HS_AS(add)(acc + low, s->acc_planes - low, part, top, 0);
+            }
+        }
+    }
+    for (uint32_t j = 0; j < s->out_planes; j++) code[j] = (VEC){0};
+    for (uint32_t i = 0; i < s->stairs; i++, threshold += s->acc_planes) {
+        VEC above = (VEC){0};
+        for (uint32_t j = 0; j < s->acc_planes; j++) above = MAJORITY(acc[j], ~threshold[j], above);
+        RIPPLE(code, 0, s->out_planes, above);
+    }
+    for (uint32_t j = 0; j < s->out_planes; j++) *(VEC *)(out + j * s->out_words + block * WORDS) = code[j];
+}
+
+/* Lanes are outputs: any number of samples, work goes with the bits that are set. */
+static void HS_AS(outputs)(const step *s, const work *w) {
+    const size_t blocks = s->out_words / WORDS, room = LIST_ROOM(site_codes(s)) + 8;
+    const size_t positions = (size_t)s->oh * s->ow, given = (size_t)s->out_planes * s->out_words;
+    const entry *place = (const entry *)(w->data + s->places);
+    HS_PASTED(lists, any, ISA)(s, w);
+    if (flat(s)) {
+        for (size_t block = 0; block < blocks; block++)
+            for (size_t i = 0; i < w->n; i++)
+                HS_AS(position)(s, w, w->lists + i * s->in_planes * room, room, block, 0, w->out + i * given);
+        return;
+    }
+    const size_t wide = LIST_ROOM(terms(s)) + 8;
+    entry *gathered = w->lists + w->n * sites(s) * s->in_planes * room;
+    for (size_t i = 0; i < w->n; i++)
+        for (size_t at = 0; at < positions; at++) {
+            HS_PASTED(gather, any, ISA)(s, w->lists + i * sites(s) * s->in_planes * room, at / s->ow, at % s->ow, gathered);
+            for (size_t block = 0; block < blocks; block++)
+                HS_AS(position)(s, w, gathered, wide, block, s->classes > 1 ? place[at] : 0,
+                                w->out + (i * positions + at) * given);
+        }
+}
+
+/* One digit of a unit's weights: rows that count -1, then rows that count +1; `list` moves behind them. */
+static void HS_AS(digit)(VEC *acc, uint32_t top, const VEC *rows, const entry **list, int alone) {
+    const size_t minus = (*list)[0], plus = (*list)[1 + minus];
+    const entry *less = *list + 1, *more = *list + 2 + minus;
+    VEC part[24];
+    *list = more + plus;
+    if (minus == 0 && alone) {
+        HS_AS(count)(acc, top, rows, more, plus);
+        return;
+    }
+    uint32_t given = bit_length((uint32_t)(minus + plus)) + 1;
+    if (given < 5) given = 5;
+    for (uint32_t j = 0; j < given; j++) part[j] = (VEC){0};
+    if (minus) {
+        HS_AS(count)(part, given, rows, less, minus);
+        for (uint32_t j = 0; j < given; j++) part[j] = ~part[j]; /* -1 - count; thresholds know of the 1 */
+    }
+    HS_AS(count)(part, given, rows, more, plus);
+    HS_AS(add)(acc, top, part, given, 1);
+}
+
+/* Lanes are samples: all of a tile at once, work goes with the digits of the weights that are not zero. */
+static void HS_AS(samples)(const step *s, const work *w) {
+    const size_t pitch = s->w + 2u * s->px, fy = s->frame >> 16, fx = s->frame & 0xffffu;
+    const size_t out_pitch = s->ow + 2 * fx, out_rows = (size_t)s->out_planes * s->units + 1;
+    const entry *place = (const entry *)(w->data + s->places);
+    if (s->frame) memset(w->out, 0, (s->oh + 2 * fy) * out_pitch * out_rows * WORDS * sizeof(word));
+    for (size_t at = 0; at < (size_t)s->oh * s->ow; at++) {
+        const size_t y = at / s->ow, x = at % s->ow;
+        const VEC *rows = (const VEC *)w->in + (y * s->sy * pitch + x * s->sx) * rows_in(s);
+        VEC *out = (VEC *)w->out + ((y + fy) * out_pitch + x + fx) * out_rows;
+        const sum32 *threshold = (const sum32 *)(w->data + s->thresholds)
+            + (s->classes > 1 ? place[at] : 0u) * (size_t)s->units * s->stairs;
+        const entry *list = (const entry *)(w->data + s->weights);
+        VEC begin[40], acc[40];
+        for (uint32_t j = 0; j < s->acc_planes; j++) begin[j] = SPLAT(((uint32_t)s->start >> j) & 1u);
+        if (s->offset) { /* -1: start - sum of all rows = start + 1 + ~sum */
+            VEC all[24];
+            const uint32_t given = bit_length(list[0]) + 4; /* the top plane stays 0 and becomes the sign */
+            for (uint32_t j = 0; j < given; j++) all[j] = (VEC){0};
+            HS_AS(count)(all, given, rows, list + 1, list[0]);
+            for (uint32_t j = 0; j < given; j++) all[j] = ~all[j];
+            for (uint32_t j = 0; j < s->acc_planes; j++) begin[j] = SPLAT((((uint32_t)s->start + 1u) >> j) & 1u);
+            HS_AS(add)(begin, s->acc_planes, all, given, 1);
+            list += 1 + list[0];
+        }
+        for (size_t unit = 0; unit < s->units; unit++) {
+            const uint32_t digits = *list++;
+            for (uint32_t j = 0; j < s->acc_planes; j++) acc[j] = begin[j];
+            for (uint32_t j = s->acc_planes; j < s->acc_planes + 5; j++) acc[j] = (VEC){0};
+            for (uint32_t i = 0; i < digits; i++) {
+                const uint32_t low = *list++;
+                HS_AS(digit)(acc + low, s->acc_planes - low, rows, &list, digits == 1);
+            }
+            VEC code[8];
+            for (uint32_t j = 0; j < s->out_planes; j++) code[j] = (VEC){0};
+            for (uint32_t i = 0; i < s->stairs; i++) {
+                const uint32_t t = ~(uint32_t)*threshold++;
+                VEC above = (VEC){0};
+                for (uint32_t j = 0; j < s->acc_planes; j++) {
+                    const VEC clear = SPLAT((t >> j) & 1u);
+                    above = MAJORITY(acc[j], clear, above);
+                }
+                RIPPLE(code, 0, s->out_planes, above);
+            }
+            for (uint32_t j = 0; j < s->out_planes; j++) out[j * s->units + unit] = code[j];
+        }
+        out[out_rows - 1] = (VEC){0};
+    }
+}
+
+#undef VEC
+#undef WORDS
+#undef SPLAT
+#undef XOR3
+#undef MAJORITY
+#undef ADD3
+#undef RIPPLE
+#undef FOUR
+#undef HS_PASTE
+#undef HS_PASTED
+#undef HS_AS
+#undef LANES

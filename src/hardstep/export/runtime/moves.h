@@ -1,0 +1,110 @@
+/* What moves bits without summing: packing input bytes, pooling, changing between the two layouts. */
+#ifndef HS_MOVES_H
+#define HS_MOVES_H
+
+#include "program.h"
+
+/* Input bytes to planes, 8 at a time: the multiplication gathers bit 0 of every byte in the top one. */
+static void planes(const step *s, const work *w) {
+    for (size_t i = 0; i < w->n; i++) {
+        const uint8_t *codes = w->codes + i * w->inputs;
+        word *out = w->out + i * s->out_planes * s->out_words;
+        memset(out, 0, s->out_planes * s->out_words * sizeof(word));
+        for (size_t k = 0; k < s->c; k += 8) {
+            uint64_t eight = 0;
+            for (size_t j = 0; j < 8 && k + j < s->c; j++) eight |= (uint64_t)codes[k + j] << (8 * j);
+            if (eight == 0) continue;
+            for (size_t p = 0; p < s->out_planes; p++) {
+                const uint64_t bits = ((eight >> p & 0x0101010101010101u) * 0x0102040810204080u) >> 56;
+                out[p * s->out_words + k / 64] |= bits << (k % 64);
+            }
+        }
+    }
+}
+
+/* best = max(best, with), codes in planes `stride` words apart: where the highest differing plane is set in `with`. */
+static void largest(word *best, const word *with, size_t planes_, size_t stride) {
+    uint64_t open = ~(uint64_t)0, take = 0;
+    for (size_t p = planes_; p-- > 0;) {
+        const uint64_t differs = best[p * stride] ^ with[p * stride];
+        take |= open & differs & with[p * stride];
+        open &= ~differs;
+    }
+    for (size_t p = 0; p < planes_; p++) best[p * stride] ^= (best[p * stride] ^ with[p * stride]) & take;
+}
+
+/* The largest code of each window. A position's planes lie `stride` words apart, positions `next` words. */
+static void pool(const step *s, const work *w) {
+    const size_t of_samples = s->lanes ? s->in_words : 0, stride = s->lanes ? of_samples * s->c : s->in_words;
+    const size_t next = s->in_planes * stride + of_samples, many = s->lanes ? 1 : w->n;
+    const size_t fy = s->frame >> 16, fx = s->frame & 0xffffu, pitch = s->ow + 2 * fx;
+    const size_t given = (s->oh + 2 * fy) * pitch * next;
+    if (s->frame) memset(w->out, 0, given * sizeof(word));
+    for (size_t i = 0; i < many; i++)
+        for (size_t at = 0; at < (size_t)s->oh * s->ow; at++) {
+            const size_t y = at / s->ow, x = at % s->ow;
+            word *out = w->out + i * given + ((y + fy) * pitch + x + fx) * next;
+            for (size_t tap = 0; tap < (size_t)s->kh * s->kw; tap++) {
+                const size_t row = y * s->sy + tap / s->kw, column = x * s->sx + tap % s->kw;
+                const word *in = w->in + ((i * s->h + row) * s->w + column) * next;
+                if (tap == 0)
+                    memcpy(out, in, next * sizeof(word));
+                else if (s->in_planes == 1)
+                    for (size_t k = 0; k < stride; k++) out[k] |= in[k];
+                else
+                    for (size_t k = 0; k < stride; k++) largest(out + k, in + k, s->in_planes, stride);
+            }
+        }
+}
+
+/* Transpose 64 x 64 bits in place, halves first. */
+static void transpose(uint64_t *m) {
+    uint64_t mask = 0x00000000ffffffffu;
+    for (size_t j = 32; j; j >>= 1, mask ^= mask << j)
+        for (size_t k = 0; k < 64; k = ((k | j) + 1) & ~j) {
+            const uint64_t t = ((m[k] >> j) ^ m[k | j]) & mask;
+            m[k] ^= t << j;
+            m[k | j] ^= t;
+        }
+}
+
+/* Lanes of outputs to lanes of samples. */
+static void turn(const step *s, const work *w) {
+    const size_t fy = s->frame >> 16, fx = s->frame & 0xffffu, pitch = s->w + 2 * fx, rows = rows_in(s);
+    const size_t in_next = (size_t)s->in_planes * s->in_words, in_sample = in_next * s->h * s->w;
+    memset(w->out, 0, (s->h + 2 * fy) * pitch * rows * s->out_words * sizeof(word));
+    for (size_t at = 0; at < (size_t)s->h * s->w; at++) {
+        word *out = w->out + ((at / s->w + fy) * pitch + at % s->w + fx) * rows * s->out_words;
+        for (size_t p = 0; p < s->in_planes; p++)
+            for (size_t k = 0; k < s->in_words; k++)
+                for (size_t g = 0; g * 64 < w->n; g++) {
+                    uint64_t block[64];
+                    for (size_t i = 0; i < 64; i++)
+                        block[i] = g * 64 + i < w->n
+                            ? w->in[(g * 64 + i) * in_sample + at * in_next + p * s->in_words + k] : 0;
+                    transpose(block);
+                    for (size_t i = 0; i < 64 && k * 64 + i < s->c; i++)
+                        out[(p * s->c + k * 64 + i) * s->out_words + g] = block[i];
+                }
+    }
+}
+
+/* Lanes of samples to lanes of outputs. */
+static void back(const step *s, const work *w) {
+    const size_t rows = rows_in(s), next = (size_t)s->in_planes * s->out_words, sample = next * s->h * s->w;
+    for (size_t at = 0; at < (size_t)s->h * s->w; at++) {
+        const word *in = w->in + at * rows * s->in_words;
+        for (size_t p = 0; p < s->in_planes; p++)
+            for (size_t k = 0; k < s->out_words; k++)
+                for (size_t g = 0; g * 64 < w->n; g++) {
+                    uint64_t block[64];
+                    for (size_t i = 0; i < 64; i++)
+                        block[i] = k * 64 + i < s->c ? in[(p * s->c + k * 64 + i) * s->in_words + g] : 0;
+                    transpose(block);
+                    for (size_t i = 0; i < 64 && g * 64 + i < w->n; i++)
+                        w->out[(g * 64 + i) * sample + at * next + p * s->out_words + k] = block[i];
+                }
+    }
+}
+
+#endif

@@ -1,0 +1,93 @@
+/* The steps of a model as they lie in its buffer, what they read and write, and the table of kernels. */
+#ifndef HS_PROGRAM_H
+#define HS_PROGRAM_H
+
+#include <string.h>
+
+#include "hardstep.h"
+
+#define HS_MAGIC 0x50545348u /* "HSTP" */
+#define HS_VERSION 1u
+#define HS_STEPS 64u      /* most steps of a model */
+#define HS_HEAD 64u       /* bytes of the head */
+#define HS_STEP_BYTES 128u
+#ifndef HS_MAX_LANES
+#define HS_MAX_LANES 512 /* widest lanes that are compiled */
+#endif
+
+#if defined(__GNUC__)
+#define HS_ALIAS __attribute__((may_alias))
+#else
+#define HS_ALIAS
+#endif
+
+typedef uint64_t HS_ALIAS word;
+typedef uint16_t HS_ALIAS entry;
+typedef int16_t HS_ALIAS weight16;
+typedef int32_t HS_ALIAS sum32;
+
+enum {
+    PLANES = 1,  /* input bytes to bit planes, one position */
+    BYTES = 2,   /* input bytes times weights, to bits or scores */
+    OUTPUTS = 3, /* bits to bits, lanes are outputs */
+    SAMPLES = 4, /* bits to bits, lanes are samples */
+    POOL = 5,    /* the largest code of each window, in either layout */
+    TURN = 6,    /* lanes of outputs to lanes of samples */
+    BACK = 7,    /* and back */
+    SCORES = 8   /* bits to scores */
+};
+
+/* One step. Bits lie as [sample][position][plane][words], or with lanes of samples as
+ * [position, with a frame][plane and channel, then one row of zeros][words]. */
+typedef struct {
+    uint32_t kind, lanes;
+    uint32_t c, h, w, in_planes, in_words; /* what it reads; words of a plane or of a row */
+    uint32_t units, kh, kw, sy, sx, py, px, oh, ow;
+    uint32_t stairs, out_planes, out_words; /* what it gives; stairs 0 are scores */
+    uint32_t acc_planes, weight_planes, shift;
+    int32_t offset, start; /* weight = (planes << shift) + offset; a sum starts at `start` */
+    uint32_t classes;      /* sets of thresholds */
+    uint32_t weights, weights_bytes, thresholds, thresholds_bytes, places, places_bytes; /* in the buffer */
+    uint32_t frame; /* lanes of samples: the reader's padding around what is given, y << 16 | x */
+} step;
+
+/* What a step works on: the buffer, the two maps, samples in this tile, and room for lists. */
+typedef struct {
+    const unsigned char *data;
+    const uint8_t *codes;
+    const word *in;
+    word *out;
+    entry *lists;
+    int32_t *scores;
+    uint32_t inputs, outputs;
+    size_t n;
+} work;
+
+typedef void (*kernel)(const step *, const work *);
+
+typedef struct {
+    kernel bytes, scores, outputs[4], samples[4]; /* lanes 64, 128, 256, 512 */
+} kernels;
+
+/* Entries of the list of a site are padded to 8; building may write 8 past the end. */
+#define LIST_ROOM(count) (((size_t)(count) + 7u) / 8u * 8u + 16u)
+
+/* A position whose kernel is the whole image needs no gathering: all its rows are one list. */
+static inline int flat(const step *s) { return s->kh == s->h && s->kw == s->w && s->py == 0 && s->px == 0; }
+
+static inline size_t sites(const step *s) { return flat(s) ? 1 : (size_t)s->h * s->w; }
+
+static inline size_t site_codes(const step *s) { return flat(s) ? (size_t)s->c * s->h * s->w : s->c; }
+
+static inline size_t terms(const step *s) { return (size_t)s->c * s->kh * s->kw; }
+
+/* Rows of a position with lanes of samples: one a plane and channel, and one of zeros. */
+static inline size_t rows_in(const step *s) { return (size_t)s->in_planes * s->c + 1; }
+
+static inline uint32_t bit_length(uint32_t x) {
+    uint32_t n = 0;
+    while (x) n++, x >>= 1;
+    return n;
+}
+
+#endif
