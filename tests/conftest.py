@@ -8,6 +8,10 @@ import torch
 from torch import nn
 
 import hardstep as hs
+from hardstep.export.compiler import LIBRARY, compile_runtime, compiler, digest
+
+if compiler() and not (LIBRARY.is_file() and digest().encode() in LIBRARY.read_bytes()):
+    compile_runtime()  # missing, or of sources that have changed since
 
 
 def planted_net(seed: int, widths: tuple[int, ...] = (12, 16, 8, 3)) -> nn.Sequential:

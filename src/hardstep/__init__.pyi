@@ -1,5 +1,7 @@
 from . import data as data
 from . import nets as nets
+from .engine import Engine
+from .export.c import to_c, write_c
 from .fit import Batch, Method, Sweep, Work, fit, score
 from .freeze import freeze
 from .grid import Grid
@@ -37,6 +39,7 @@ __all__ = [
     "Cosine",
     "CrossEntropy",
     "Drops",
+    "Engine",
     "Fits",
     "Flips",
     "GradientDescent",
@@ -74,5 +77,7 @@ __all__ = [
     "score",
     "simplify",
     "step",
+    "to_c",
     "verify",
+    "write_c",
 ]

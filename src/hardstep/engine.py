@@ -162,11 +162,11 @@ class Engine:
         sums = [layer for layer in self._layers if isinstance(layer, Sums)]
         bits = [max(1, layer.top.bit_length()) * 2 * (np.prod(layer.shape) + 32) for layer in sums]
         tile = int(np.clip(LISTS // max(bits), 1, 64))
-        return _Program(self._library, pack(self._layers, self.choices, tile=tile), self.isa)
+        return _Program(self._library, pack(self._layers, self.choices, tile=tile).data, self.isa)
 
     @cached_property
     def _large(self) -> _Program:
-        return _Program(self._library, pack(self._layers, self._many, tile=self.lanes), self.isa)
+        return _Program(self._library, pack(self._layers, self._many, tile=self.lanes).data, self.isa)
 
 
 class _Program:
@@ -210,13 +210,12 @@ def _load(path: Path) -> Any:
     log = logging.getLogger("hardstep")
     if not path.is_file():
         return None
+    if digest().encode() not in path.read_bytes():
+        log.warning("%s was compiled from other sources and is not used; install hardstep again", path)
+        return None
     try:
         library = ctypes.CDLL(str(path))
-        library.hs_sources.restype = ctypes.c_char_p
-        if library.hs_sources().decode() != digest():
-            log.warning("%s was compiled from other sources and is not used; install hardstep again", path)
-            return None
-    except (OSError, AttributeError) as error:
+    except OSError as error:
         log.warning("%s does not load (%s)", path, error)
         return None
     library.hs_open.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)

@@ -16,12 +16,15 @@ from hardstep.export.plan import Choice, Kernel, digits, offset_planes
 from hardstep.hard_layers import Pool
 from hardstep.lowered import Sums
 
-__all__ = ["Step", "pack"]
+__all__ = ["Packed", "Step", "pack"]
 
 MAGIC, VERSION = b"HSTP", 1
 HEAD, STEP = 64, 128
 KINDS = {
-    name: i + 1 for i, name in enumerate(("planes", "bytes", "outputs", "samples", "pool", "turn", "back", "scores"))
+    name: i + 1
+    for i, name in enumerate(
+        ("planes", "bytes", "outputs", "samples", "pool", "turn", "back", "scores", "bits", "emit")
+    )
 }
 NEVER = 2**31 - 1
 
@@ -74,7 +77,15 @@ class Step:
         return self.c * self.kh * self.kw
 
 
-def pack(layers: Sequence[Sums | Pool], choices: Sequence[Choice], *, tile: int) -> bytes:
+@dataclass(frozen=True)
+class Packed:
+    """A network as one buffer, and the bytes of memory that running it takes."""
+
+    data: bytes
+    scratch: int
+
+
+def pack(layers: Sequence[Sums | Pool], choices: Sequence[Choice], *, tile: int, packed: bool = False) -> Packed:
     """Write a network as one buffer for the C runtime.
 
     Parameters
@@ -85,16 +96,43 @@ def pack(layers: Sequence[Sums | Pool], choices: Sequence[Choice], *, tile: int)
         The kernel of every layer with weights, from `plan`.
     tile
         Samples that go through the network together, 1 to 512; with lanes of samples at most the lanes.
+    packed
+        The input is packed bits in place of bytes: 64-bit words of each position, channels lowest first. Layers that
+        do not end in a read-out then give the bits of their last codes in the same form.
     """
+    first = next(layer for layer in layers if isinstance(layer, Sums))
     builder = _Builder(list(layers), dict(zip((c.name for c in choices), choices, strict=True)))
+    inputs = prod(first.shape)
+    if packed:
+        inputs = builder.begin_packed(first)
     for i, layer in enumerate(layers):
         builder.add(i, layer)
-    first = next(layer for layer in layers if isinstance(layer, Sums))
+    outputs = builder.end_packed() if builder.steps[-1].stairs else builder.state.c
     begin = HEAD + STEP * len(builder.steps)
     body = b"".join(struct.pack("<32I", *(value & 0xFFFFFFFF for value in _moved(s, begin))) for s in builder.steps)
     body += bytes(builder.data)
-    rest = struct.pack("<4I", len(builder.steps), tile, prod(first.shape), builder.state.c) + bytes(HEAD - 32) + body
-    return MAGIC + struct.pack("<3I", VERSION, 16 + len(rest), zlib.crc32(rest)) + rest
+    rest = struct.pack("<4I", len(builder.steps), tile, inputs, outputs) + bytes(HEAD - 32) + body
+    data = MAGIC + struct.pack("<3I", VERSION, 16 + len(rest), zlib.crc32(rest)) + rest
+    maps, lists = max(builder.maps(tile), default=0), max(_list_bytes(step, tile) for step in builder.steps)
+    return Packed(data, 2 * _lines(maps) + _lines(lists))
+
+
+def _lines(count: int) -> int:
+    """Return bytes rounded up to whole cache lines."""
+    return -(-count // 64) * 64
+
+
+def _list_bytes(step: Step, tile: int) -> int:
+    """Return the bytes of the lists that a step builds, as `check.h` counts them."""
+    sites, codes = (1, step.c * step.h * step.w) if step.flat else (step.h * step.w, step.c)
+    room, wide = (-(-count // 8) * 8 + 24 for count in (codes, step.terms))
+    if step.kind == KINDS["bytes"]:
+        return -(-step.terms // 2) * 16
+    if step.kind == KINDS["scores"]:
+        return tile * step.in_planes * room * 2
+    if step.kind == KINDS["outputs"]:
+        return (tile * sites * room + (0 if step.flat else wide)) * step.in_planes * 2
+    return 0
 
 
 def _moved(step: Step, begin: int) -> list[int]:
@@ -162,9 +200,37 @@ class _Builder:
         else:
             self._scores(step, layer)
 
+    def begin_packed(self, layer: Sums) -> int:
+        """Take packed bits as input; return the bytes of a sample."""
+        c, h, w = layer.shape
+        words = -(-c // 64)
+        self._emit(Step(KINDS["bits"], c=c, h=h, w=w, units=c, oh=h, ow=w, out_planes=1, out_words=words))
+        return h * w * words * 8
+
+    def end_packed(self) -> int:
+        """Give packed bits as output; return the 32-bit words of a sample."""
+        if self.state.lanes:
+            self._turn("back", self.state.lanes, -(-self.state.c // 64), 0)
+        s = self.state
+        self._emit(
+            Step(KINDS["emit"], **self._read(), units=s.c, oh=s.h, ow=s.w, out_planes=s.planes, out_words=s.words)
+        )
+        return s.h * s.w * s.planes * s.words * 2
+
+    def maps(self, tile: int) -> list[int]:
+        """Return the bytes of what stands behind each step."""
+        found = []
+        for step in self.steps:
+            high, wide = step.oh + 2 * (step.frame >> 16), step.ow + 2 * (step.frame & 0xFFFF)
+            if step.kind in (KINDS["samples"], KINDS["turn"]) or (step.kind == KINDS["pool"] and step.lanes):
+                found.append(high * wide * (step.out_planes * step.units + 1) * step.out_words * 8)
+            else:
+                found.append(tile * step.oh * step.ow * step.out_planes * step.out_words * 8)
+        return found
+
     def _next_frame(self, i: int) -> int:
         """Return the frame that the next layer wants around its input, where it takes lanes of samples too."""
-        after = self.layers[i + 1]
+        after = self.layers[i + 1] if i + 1 < len(self.layers) else None
         takes = isinstance(after, Sums) and self.choices[after.name].kernel is Kernel.SAMPLES
         return _frame(after) if isinstance(after, Sums) and takes else 0
 
@@ -298,7 +364,7 @@ class _Builder:
         weight[:, :units] = (layer.weight // common).transpose(0, 2, 3, 1).reshape(units, terms).T
         bias = np.zeros(weight.shape[1], "<i4")
         bias[:units] = layer.bias
-        flush = min(65_535, (2**15 - 1) // max(1, int(np.abs(weight.astype(np.int64)).max(initial=0))))
+        flush = max(1, min(65_535, (2**15 - 1) // max(1, int(np.abs(weight.astype(np.int64)).max(initial=0)))))
         self._finish(step, weight, bias, np.zeros(0), kind=KINDS["scores"], shift=flush, offset=common)
 
 

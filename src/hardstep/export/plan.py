@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hardstep.hard_layers import Pool
 from hardstep.lowered import Sums
 
-__all__ = ["Choice", "Kernel", "digits", "offset_planes", "plan"]
+__all__ = ["WIDTHS", "Choice", "Kernel", "digits", "offset_planes", "plan"]
 
 WIDTHS = (64, 128, 256, 512)
 ADDER = 5.0  # vector instructions that add one row: 2 with three-input logic, one load and one index on top
@@ -105,11 +105,11 @@ def _costs(layer: Sums, first: bool, lanes: int, width: int, batch: int, bits: f
     positions = layer.out_shape[1] * layer.out_shape[2]
     small = terms <= 65_528
     costs: dict[Kernel, float] = {}
-    if first and np.abs(layer.weight).max(initial=0) <= 2**15 - 1:
+    if first and _sixteen(layer.weight):
         costs[Kernel.BYTES] = positions * units * terms * PAIR * 256 / max(lanes, 128)
     if layer.threshold is None:
         common = np.gcd.reduce(layer.weight, axis=None) or 1
-        if not first and small and np.abs(layer.weight // common).max(initial=0) <= 2**15 - 1:
+        if not first and small and _sixteen(layer.weight // common):
             costs[Kernel.SCORES] = -(-units // 16) * 2 * bits * terms
         return costs
     planes = (layer.largest - layer.least + 1).bit_length()
@@ -130,6 +130,11 @@ def _costs(layer: Sums, first: bool, lanes: int, width: int, batch: int, bits: f
             * (used * layer.top.bit_length() * row + units * planes * FLUSH * max(1, used / (units * terms)))
         )
     return costs
+
+
+def _sixteen(weight: NDArray[np.int64]) -> bool:
+    """Whether 16 bits hold every weight."""
+    return bool(weight.min(initial=0) >= -(2**15) and weight.max(initial=0) < 2**15)
 
 
 def offset_planes(weight: NDArray[np.int64]) -> tuple[int, int, list[NDArray[np.bool_]]]:

@@ -108,17 +108,18 @@ static void HS_AS(sixteen)(const step *s, const unsigned char *weights, const we
         _mm256_storeu_si256((__m256i *)(void *)(sums + i * 16 + 8), acc[i][1]);
     }
 #else
-    for (size_t i = 0; i < TILE * 16; i++) sums[i] = 0;
+    uint32_t *const total = (uint32_t *)sums; /* a hostile model may wrap */
+    for (size_t i = 0; i < TILE * 16; i++) total[i] = 0;
     for (size_t i = 0; i < TILE; i++)
         for (size_t k = 0; k < pairs; k++) {
             const int32_t one = patch[i * stride + 2 * k], two = patch[i * stride + 2 * k + 1];
             if (one == 0 && two == 0) continue;
             if (s->weight_planes == 8) {
                 const signed char *row = (const signed char *)weights + k * 32;
-                for (size_t j = 0; j < 16; j++) sums[i * 16 + j] += row[2 * j] * one + row[2 * j + 1] * two;
+                for (size_t j = 0; j < 16; j++) total[i * 16 + j] += (uint32_t)(row[2 * j] * one + row[2 * j + 1] * two);
             } else {
                 const weight16 *row = (const weight16 *)(const void *)weights + k * 32;
-                for (size_t j = 0; j < 16; j++) sums[i * 16 + j] += row[2 * j] * one + row[2 * j + 1] * two;
+                for (size_t j = 0; j < 16; j++) total[i * 16 + j] += (uint32_t)(row[2 * j] * one + row[2 * j + 1] * two);
             }
         }
 #endif
@@ -188,7 +189,8 @@ static void HS_AS(bytes)(const step *s, const work *w) {
                                    w->out + index * given);
                 else
                     for (size_t j = 0; j < 16 && unit + j < s->units; j++)
-                        w->scores[index * s->units + unit + j] = sums[i * 16 + j] + threshold[unit + j];
+                        w->scores[index * s->units + unit + j] =
+                            (int32_t)((uint32_t)sums[i * 16 + j] + (uint32_t)threshold[unit + j]);
             }
         }
     }
@@ -203,8 +205,8 @@ static void HS_AS(scores)(const step *s, const work *w) {
     for (size_t i = 0; i < w->n; i++)
         for (size_t unit = 0; unit < s->units; unit += 16) {
             const weight16 *rows = (const weight16 *)(w->data + s->weights) + unit;
-            sum32 total[16];
-            for (size_t j = 0; j < 16; j++) total[j] = bias[unit + j];
+            uint32_t total[16];
+            for (size_t j = 0; j < 16; j++) total[j] = (uint32_t)bias[unit + j];
             for (size_t p = 0; p < s->in_planes; p++) {
                 const entry *list = w->lists + (i * s->in_planes + p) * room;
                 for (size_t k = 0; k < list[1];) {
@@ -217,13 +219,13 @@ static void HS_AS(scores)(const step *s, const work *w) {
                     _mm256_storeu_si256((__m256i *)(void *)part, sum);
 #else
                     int32_t part[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
-                    for (; k < stop; k++)
+                    for (; k < stop; k++) /* 65,535 rows of 16 bits fit */
                         for (size_t j = 0; j < 16; j++) part[j] += rows[list[8 + k] * padded + j];
 #endif
-                    for (size_t j = 0; j < 16; j++) total[j] += (int32_t)(((uint32_t)(int32_t)part[j] * (uint32_t)s->offset) << p);
+                    for (size_t j = 0; j < 16; j++) total[j] += ((uint32_t)(int32_t)part[j] * (uint32_t)s->offset) << p;
                 }
             }
-            for (size_t j = 0; j < 16 && unit + j < s->units; j++) w->scores[i * s->units + unit + j] = total[j];
+            for (size_t j = 0; j < 16 && unit + j < s->units; j++) w->scores[i * s->units + unit + j] = (int32_t)total[j];
         }
 }
 

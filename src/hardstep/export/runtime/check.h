@@ -32,13 +32,7 @@ static int lies(const hs_model *m, size_t bytes, uint32_t offset, uint32_t lengt
 
 static int small(uint32_t x) { return x >= 1 && x <= 65528; }
 
-static int has_lanes(uint32_t lanes) {
-    return lanes == 64
-#if defined(__GNUC__)
-        || ((lanes == 128 || lanes == 256 || lanes == 512) && lanes <= HS_MAX_LANES)
-#endif
-        ;
-}
+static size_t lane_index(uint32_t lanes) { return lanes == 64 ? 0u : lanes == 128 ? 1u : lanes == 256 ? 2u : 3u; }
 
 static int known_lanes(uint32_t lanes) { return lanes == 64 || lanes == 128 || lanes == 256 || lanes == 512; }
 
@@ -147,7 +141,7 @@ static int good(const hs_model *m, size_t bytes, const step *s, between *b) {
     if (!small(s->c) || !small(s->h) || !small(s->w) || !small(s->units) || s->in_planes < 1 || s->in_planes > 8) return 0;
     if ((uint64_t)s->c * s->h * s->w > 1u << 28 || !geometry(s) || (uint64_t)s->oh * s->ow > 1u << 24) return 0;
     if ((s->frame >> 16) > 255 || (s->frame & 0xffffu) > 255) return 0;
-    if (s->kind == PLANES || s->kind == BYTES ? b->layout != RAW : !same_input(s, b)) return 0;
+    if (s->kind == PLANES || s->kind == BYTES || s->kind == BITS ? b->layout != RAW : !same_input(s, b)) return 0;
     if (of_samples && (s->lanes != b->lanes || !framed)) return 0;
     between next = {OF_OUTPUTS, s->units, s->oh, s->ow, s->out_planes, s->out_words, 0, 0};
     int ok = 0;
@@ -167,6 +161,11 @@ static int good(const hs_model *m, size_t bytes, const step *s, between *b) {
         ok = s->units == s->c && s->oh == s->h && s->ow == s->w && s->out_planes == s->in_planes
             && (s->kind == TURN ? b->layout == OF_OUTPUTS && m->tile <= s->lanes && s->out_words == s->lanes / 64
                                 : of_samples && b->frame == 0 && s->out_words == rounded(s->c, 64) / 64);
+    else if (s->kind == BITS)
+        ok = s->units == s->c && s->oh == s->h && s->ow == s->w && s->in_planes == 1 && s->out_planes == 1
+            && s->out_words == rounded(s->c, 64) / 64 && (uint64_t)s->h * s->w * s->out_words * 8 == m->inputs;
+    else if (s->kind == EMIT)
+        ok = b->layout == OF_OUTPUTS && (uint64_t)s->h * s->w * s->in_planes * s->in_words * 2 == m->outputs;
     else if (s->kind == SCORES)
         ok = b->layout == OF_OUTPUTS && good_scores(m, bytes, s);
     if (s->kind == SAMPLES || s->kind == TURN || (s->kind == POOL && of_samples)) {
@@ -174,7 +173,7 @@ static int good(const hs_model *m, size_t bytes, const step *s, between *b) {
         next.lanes = s->lanes;
         next.frame = s->frame;
     }
-    if (s->kind == SCORES || (s->kind == BYTES && s->stairs == 0)) next.layout = DONE;
+    if (s->kind == SCORES || s->kind == EMIT || (s->kind == BYTES && s->stairs == 0)) next.layout = DONE;
     *b = next;
     return ok;
 }
@@ -219,8 +218,9 @@ int hs_open(hs_model *m, const void *data, size_t bytes) {
         step s;
         memcpy(&s, m->data + HS_HEAD + m->bad * HS_STEP_BYTES, sizeof s);
         if (s.kind == OUTPUTS || s.kind == SAMPLES || s.kind == TURN) {
-            if (known_lanes(s.lanes) && !has_lanes(s.lanes)) return HS_TOO_WIDE;
             if (!known_lanes(s.lanes)) return HS_BAD_LAYER;
+            if (s.kind == OUTPUTS && !hs_kernels[0].outputs[lane_index(s.lanes)]) return HS_TOO_WIDE;
+            if (s.kind == SAMPLES && !hs_kernels[0].samples[lane_index(s.lanes)]) return HS_TOO_WIDE;
         }
         if (b.layout == DONE || !good(m, bytes, &s, &b)) return HS_BAD_LAYER;
         if (map_bytes(m, &b) > map) map = map_bytes(m, &b);

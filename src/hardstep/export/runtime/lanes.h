@@ -157,6 +157,7 @@ static void HS_AS(outputs)(const step *s, const work *w) {
         }
 }
 
+#ifndef HS_NO_SAMPLES
 /* One digit of a unit's weights: rows that count -1, then rows that count +1; `list` moves behind them. */
 static void HS_AS(digit)(VEC *acc, uint32_t top, const VEC *rows, const entry **list, int alone) {
     const size_t minus = (*list)[0], plus = (*list)[1 + minus];
@@ -227,6 +228,7 @@ static void HS_AS(samples)(const step *s, const work *w) {
         out[out_rows - 1] = (VEC){0};
     }
 }
+#endif
 
 #undef VEC
 #undef WORDS

@@ -22,6 +22,18 @@ static void planes(const step *s, const work *w) {
     }
 }
 
+/* Packed input as it is, without what lies beyond the last channel. */
+static void bits(const step *s, const work *w) {
+    const size_t many = w->n * s->h * s->w;
+    const uint64_t last = s->c % 64 ? ((uint64_t)1 << (s->c % 64)) - 1 : ~(uint64_t)0;
+    memcpy(w->out, w->codes, many * s->out_words * sizeof(word));
+    for (size_t i = 0; i < many; i++) w->out[(i + 1) * s->out_words - 1] &= last;
+}
+
+static void emit(const step *s, const work *w) {
+    memcpy(w->scores, w->in, w->n * s->h * s->w * s->in_planes * s->in_words * sizeof(word));
+}
+
 /* best = max(best, with), codes in planes `stride` words apart: where the highest differing plane is set in `with`. */
 static void largest(word *best, const word *with, size_t planes_, size_t stride) {
     uint64_t open = ~(uint64_t)0, take = 0;

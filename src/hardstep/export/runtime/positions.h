@@ -1,4 +1,4 @@
-/* For every byte the places of its set bits, one a byte, lowest first. */
+/* For every byte the places of its set bits, one a byte, lowest first; and how many there are. */
 #ifndef HS_POSITIONS_H
 #define HS_POSITIONS_H
 
@@ -70,5 +70,13 @@ static const uint64_t hs_positions[256] = {
     0x0000000706050403u, 0x0000070605040300u, 0x0000070605040301u, 0x0007060504030100u,
     0x0000070605040302u, 0x0007060504030200u, 0x0007060504030201u, 0x0706050403020100u,
 };
+
+#define C2(n) n, n + 1, n + 1, n + 2
+#define C4(n) C2(n), C2(n + 1), C2(n + 1), C2(n + 2)
+#define C6(n) C4(n), C4(n + 1), C4(n + 1), C4(n + 2)
+static const unsigned char hs_counts[256] = {C6(0), C6(1), C6(1), C6(2)};
+#undef C2
+#undef C4
+#undef C6
 
 #endif

@@ -5,6 +5,9 @@
 #include <string.h>
 
 #include "hardstep.h"
+#ifndef HS_SMALL
+#include "positions.h"
+#endif
 
 #define HS_MAGIC 0x50545348u /* "HSTP" */
 #define HS_VERSION 1u
@@ -34,7 +37,9 @@ enum {
     POOL = 5,    /* the largest code of each window, in either layout */
     TURN = 6,    /* lanes of outputs to lanes of samples */
     BACK = 7,    /* and back */
-    SCORES = 8   /* bits to scores */
+    SCORES = 8,  /* bits to scores */
+    BITS = 9,    /* input that is packed already: [position][words] */
+    EMIT = 10    /* bits as they lie in place of scores: [position][plane][words] */
 };
 
 /* One step. Bits lie as [sample][position][plane][words], or with lanes of samples as

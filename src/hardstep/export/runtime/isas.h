@@ -1,0 +1,122 @@
+/* The kernels of every instruction set and width, and the choice between them when the program runs. */
+#ifndef HS_ISAS_H
+#define HS_ISAS_H
+
+#include "program.h"
+
+#define ISA baseline
+#include "bytes.h"
+#define LANES 64
+#include "lanes.h"
+#if defined(__GNUC__)
+#if HS_MAX_LANES >= 128
+#define LANES 128
+#include "lanes.h"
+#endif
+#if HS_MAX_LANES >= 256
+#define LANES 256
+#include "lanes.h"
+#endif
+#if HS_MAX_LANES >= 512
+#define LANES 512
+#include "lanes.h"
+#endif
+#endif
+#undef ISA
+
+#if defined(__GNUC__) && defined(__x86_64__) && !defined(HS_SMALL)
+#define HS_X86
+#include <immintrin.h>
+
+#define HS_PAIRS
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,bmi,bmi2,popcnt"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,bmi,bmi2,popcnt")
+#endif
+#define ISA avx2
+#include "bytes.h"
+#define LANES 64
+#include "lanes.h"
+#if HS_MAX_LANES >= 128
+#define LANES 128
+#include "lanes.h"
+#endif
+#if HS_MAX_LANES >= 256
+#define LANES 256
+#include "lanes.h"
+#endif
+#if HS_MAX_LANES >= 512
+#define LANES 512
+#include "lanes.h"
+#endif
+#undef ISA
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#if HS_MAX_LANES >= 512
+#define HS_TERNARY
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx2,bmi,bmi2,popcnt"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx2,bmi,bmi2,popcnt")
+#endif
+#define ISA avx512
+#include "bytes.h"
+#define LANES 64
+#include "lanes.h"
+#define LANES 128
+#include "lanes.h"
+#define LANES 256
+#include "lanes.h"
+#define LANES 512
+#include "lanes.h"
+#undef ISA
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif
+#endif
+
+#if defined(__GNUC__) && HS_MAX_LANES >= 512
+#define FOUR_WIDTHS(name, isa) {name##_64_##isa, name##_128_##isa, name##_256_##isa, name##_512_##isa}
+#elif defined(__GNUC__) && HS_MAX_LANES >= 256
+#define FOUR_WIDTHS(name, isa) {name##_64_##isa, name##_128_##isa, name##_256_##isa, NULL}
+#elif defined(__GNUC__) && HS_MAX_LANES >= 128
+#define FOUR_WIDTHS(name, isa) {name##_64_##isa, name##_128_##isa, NULL, NULL}
+#else
+#define FOUR_WIDTHS(name, isa) {name##_64_##isa, NULL, NULL, NULL}
+#endif
+#define TABLE(isa) {bytes_any_##isa, scores_any_##isa, FOUR_WIDTHS(outputs, isa), FOUR_WIDTHS(samples, isa)}
+
+static const kernels hs_kernels[] = {
+    TABLE(baseline),
+#ifdef HS_X86
+    TABLE(avx2),
+#if HS_MAX_LANES >= 512
+    TABLE(avx512),
+#endif
+#endif
+};
+
+int hs_isa(void) {
+#ifdef HS_X86
+    __builtin_cpu_init();
+#if HS_MAX_LANES >= 512
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")
+        && __builtin_cpu_supports("bmi2"))
+        return 2;
+#endif
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2")) return 1;
+#endif
+    return 0;
+}
+
+#endif
