@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hardstep.lowered import convolve
 
-Run = Callable[[], NDArray[Any]]
+Run = Callable[[], Any]
 
 
 class UnsuitedError(ValueError):
@@ -58,7 +58,9 @@ class Case:
         return convolve(x[..., None, None], self.weight[..., None, None], (1, 1), (0, 0))[..., 0, 0]
 
 
-def made(shape: tuple[int, ...], units: int, *, weights: tuple[int, ...] = (-1, 1), top: int = 1, seed: int = 0) -> Case:
+def made(
+    shape: tuple[int, ...], units: int, *, weights: tuple[int, ...] = (-1, 1), top: int = 1, seed: int = 0
+) -> Case:
     """A case drawn at random; half of the codes are 0 if top is 1, thresholds near the middle of the sums."""
     generator = np.random.default_rng(seed)
     x = generator.integers(0, top + 1, shape, dtype=np.uint8)
@@ -100,8 +102,12 @@ class Peer(ABC):
         return version(self.needs[-1])
 
     def expected(self, case: Case) -> NDArray[Any]:
-        """Return what `run` should give, in its own terms."""
+        """Return what a forward should give, in its own terms."""
         return case.sums
+
+    def read(self, given: Any) -> NDArray[Any]:
+        """Return as an array what a forward gave."""
+        return np.asarray(given)
 
     @abstractmethod
     def prepare(self, case: Case) -> Run:

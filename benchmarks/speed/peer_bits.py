@@ -42,10 +42,12 @@ class OpenVino(Peer):
     needs = ("openvino",)
 
     def expected(self, case: Case) -> NDArray[Any]:
+        """Return what a forward should give, in its own terms."""
         given = as_signs(case) if self.kind == "binary" else case.sums
         return given.transpose(0, 2, 3, 1) if self.kind == "binary" and case.conv else given
 
     def prepare(self, case: Case) -> Run:
+        """Return what does one forward of the case."""
         ov = importlib.import_module("openvino")
         ops = importlib.import_module("openvino.opset13")
         if self.kind == "binary":
@@ -111,18 +113,22 @@ class BnnLab(Peer):
     family = "bnn-lab"
 
     def available(self) -> str | None:
+        """Return why it cannot be used, None if it can."""
         if BNN not in os.environ:
             return f"{BNN} does not name the folder where bnn-lab is"
         return None if self._path() else f"no bnn/kernels/_binary_gemm_native*.so in {BNN}"
 
     def version(self) -> str:
+        """Return the version in use."""
         folder = next(Path(os.environ[BNN]).glob("bnn_lab-*.dist-info"), None)
         return folder.name.split("-")[1].removesuffix(".dist") if folder else "unknown"
 
     def expected(self, case: Case) -> NDArray[Any]:
+        """Return what a forward should give, in its own terms."""
         return as_signs(case)
 
     def prepare(self, case: Case) -> Run:
+        """Return what does one forward of the case."""
         require_binary(self, case)
         kernel = ctypes.CDLL(str(self._path()))
         kernel.binary_gemm_set_num_threads(self.threads)
@@ -130,7 +136,7 @@ class BnnLab(Peer):
         x, weight = (aligned(packed(bits, 8)) for bits in (case.x == 0, case.weight < 0))
         out = aligned(np.zeros((len(x), len(weight)), np.float32))
         given = [ctypes.c_void_p(a.ctypes.data) for a in (x, weight, out)]
-        given += [ctypes.c_int(size) for size in (*out.shape, x.shape[1] // 8, k)]  # type: ignore[misc]
+        given += [ctypes.c_int(size) for size in (*out.shape, x.shape[1] // 8, k)]
 
         def run(held: Any = (x, weight)) -> NDArray[Any]:
             kernel.binary_gemm_u64(*given)
@@ -148,6 +154,7 @@ class Xnor(Peer):
     family = "xnor.c (ours)"
 
     def available(self) -> str | None:
+        """Return why it cannot be used, None if it can."""
         if shutil.which("cc") is None:
             return "there is no C compiler"
         try:
@@ -157,12 +164,15 @@ class Xnor(Peer):
         return None
 
     def version(self) -> str:
+        """Return the version in use."""
         return f"{8 * xnor_library().xnor_bytes()} bits"
 
     def expected(self, case: Case) -> NDArray[Any]:
+        """Return what a forward should give, in its own terms."""
         return np.packbits(case.fires, axis=1, bitorder="little")
 
     def prepare(self, case: Case) -> Run:
+        """Return what does one forward of the case."""
         require_binary(self, case)
         self.require(len(case.weight) % 8 == 0, "has units by the eight")
         library = xnor_library()

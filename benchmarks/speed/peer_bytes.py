@@ -28,12 +28,14 @@ class Onnx(Peer):
     needs = ("onnx", "onnxruntime")
 
     def expected(self, case: Case) -> NDArray[Any]:
+        """Return what a forward should give, in its own terms."""
         if self.kind == "QLinearMatMul":
             return np.where(case.sums > 0, 255, 0)
         given = np.where(case.fires, 255, 0) if self.kind.startswith("Q") else case.sums
         return given.transpose(0, 2, 3, 1) if self.kind.endswith("NHWC") else given
 
     def prepare(self, case: Case) -> Run:
+        """Return what does one forward of the case."""
         self.require(case.conv == ("Conv" in self.kind), "is for the other kind of layer")
         last = self.kind.endswith("NHWC")
         floats = self.kind in ("Gemm", "Conv")
@@ -57,30 +59,27 @@ class Onnx(Peer):
             "QLinearConv NHWC": ("QLinearConv", scales | target | bias, pads | ours | {"channels_last": 1}),
         }
         x = np.ascontiguousarray(x.transpose(0, 2, 3, 1)) if last else x
-        return onnx_run([nodes[self.kind]], x, self.expected(case).shape, self.threads)
+        kind = np.float32 if floats else np.int32 if self.kind == "MatMulInteger" else np.uint8
+        return onnx_run([nodes[self.kind]], x, np.zeros(self.expected(case).shape, kind), self.threads)
 
 
-def onnx_run(
-    nodes: list[Node], x: NDArray[Any], shape: tuple[int, ...], threads: int
-) -> Run:
-    """Return one forward of a chain of operators (name, constants in their order, attributes), memory bound."""
+def onnx_run(nodes: list[Node], x: NDArray[Any], out: NDArray[Any], threads: int) -> Run:
+    """Return one forward of a chain of operators (name, constants in their order, attributes), memory bound.
+
+    The output has the type and shape of `out`.
+    """
     onnx, ort = importlib.import_module("onnx"), importlib.import_module("onnxruntime")
-    made_nodes, constants, value = [], [], "x"
+    chain, constants, value = [], [], "x"
     kinds = {np.dtype(np.uint8): 2, np.dtype(np.float32): 1, np.dtype(np.int32): 6}
-    out_type = np.dtype(np.uint8)
+    x, out = aligned(x), aligned(out)
     for i, (op, given, attributes) in enumerate(nodes):
         names = {key: f"{key}{i}" for key in given}
         constants += [onnx.numpy_helper.from_array(np.asarray(a), names[key]) for key, a in given.items()]
-        made_nodes.append(onnx.helper.make_node(op, [value, *names.values()], [f"v{i}"], **attributes))
+        chain.append(onnx.helper.make_node(op, [value, *names.values()], [f"v{i}"], **attributes))
         value = f"v{i}"
-        if op in ("MatMulInteger", "Gemm", "Conv", "Cast"):
-            out_type = np.dtype(np.int32 if op == "MatMulInteger" else np.float32)
-    out = aligned(np.zeros(shape, out_type))
-    x = aligned(x)
     info = onnx.helper.make_tensor_value_info
-    graph = onnx.helper.make_graph(
-        made_nodes, "peer", [info("x", kinds[x.dtype], x.shape)], [info(value, kinds[out_type], shape)], constants
-    )
+    ends = [info("x", kinds[x.dtype], x.shape)], [info(value, kinds[out.dtype], out.shape)]
+    graph = onnx.helper.make_graph(chain, "peer", *ends, constants)
     sets = [onnx.helper.make_opsetid("", 21), onnx.helper.make_opsetid("com.microsoft", 1)]
     model = onnx.helper.make_model(graph, opset_imports=sets, ir_version=10)
     options = ort.SessionOptions()
@@ -92,7 +91,7 @@ def onnx_run(
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     bound, how = session.io_binding(), ort.RunOptions()
     bound.bind_input("x", "cpu", 0, x.dtype, x.shape, x.ctypes.data)
-    bound.bind_output(value, "cpu", 0, out.dtype, shape, out.ctypes.data)
+    bound.bind_output(value, "cpu", 0, out.dtype, out.shape, out.ctypes.data)
 
     def run(x: NDArray[Any] = x) -> NDArray[Any]:  # holds x, whose address is bound
         session._sess.run_with_iobinding(bound._iobinding, how)  # the public wrapper adds some 40 us
@@ -111,9 +110,11 @@ class Torch(Peer):
     needs = ("torch",)
 
     def expected(self, case: Case) -> NDArray[Any]:
+        """Return what a forward should give, in its own terms."""
         return np.where(case.fires, 255, 0) if self.kind.startswith("quantized") else case.sums
 
     def prepare(self, case: Case) -> Run:
+        """Return what does one forward of the case."""
         self.require(case.conv == ("conv" in self.kind), "is for the other kind of layer")
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # quantised tensors are to go some day
@@ -127,13 +128,12 @@ class Torch(Peer):
             else:
                 forward = self._float(x.float(), weight.float())
 
-        def run() -> NDArray[Any]:
-            if torch.get_num_threads() != self.threads:
-                torch.set_num_threads(self.threads)
-            given: NDArray[Any] = forward().numpy()
-            return given
+        return with_threads(forward, self.threads)
 
-        return run
+    def read(self, given: Any) -> NDArray[Any]:
+        """Return as an array what a forward gave."""
+        array: NDArray[Any] = (given.int_repr() if given.is_quantized else given).numpy()
+        return array
 
     def _float(self, x: torch.Tensor, weight: torch.Tensor) -> Callable[[], torch.Tensor]:
         """Return a forward in float32."""
@@ -158,7 +158,7 @@ class Torch(Peer):
             signed, x = (a.to(memory_format=torch.channels_last) for a in (signed, x))
             packed = ops.conv2d_prepack(quantized(signed, 1.0, 0), bias, [1, 1], [1, 1], [1, 1], 1)
             forward = self._bound(ops.conv2d, quantized(x, 1.0, 0), packed, 1 / 255, 0)
-        return lambda: forward().int_repr()
+        return forward
 
     @staticmethod
     def _bound(forward: Callable[..., torch.Tensor], *given: Any, **named: Any) -> Callable[[], torch.Tensor]:
@@ -166,8 +166,21 @@ class Torch(Peer):
         return lambda: forward(*given, **named)
 
 
+def with_threads(forward: Callable[[], torch.Tensor], threads: int) -> Run:
+    """Return the forward with so many threads, whatever was set before."""
+
+    def run() -> torch.Tensor:
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        return forward()
+
+    return run
+
+
 @cache
 def cpu_flags() -> str:
     """Return what the processor can do, as Linux says it."""
     path = Path("/proc/cpuinfo")
-    return next((line for line in path.read_text().splitlines() if line.startswith("flags")), "") if path.exists() else ""
+    return (
+        next((line for line in path.read_text().splitlines() if line.startswith("flags")), "") if path.exists() else ""
+    )

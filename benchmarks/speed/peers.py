@@ -10,8 +10,8 @@ timing; what it returns does one forward. All but torch are optional:
     pip install --no-deps --target DIR bnn-lab==1.0.0 && export HARDSTEP_PEERS_BNN=DIR
     cc, on x86 with AVX2 or AVX-512, for xnor.c, which is ours
 
-bnn-lab's kernel is called by address, as its own wrapper does, so the torch < 2.13 and numpy < 2 it asks for need not be
-there. Larq Compute Engine installs (pip install larq-compute-engine) but has only reference kernels on x86.
+bnn-lab's kernel is called by address, as its own wrapper does, so the torch < 2.13 and numpy < 2 it asks for need not
+be there. Larq Compute Engine installs (pip install larq-compute-engine) but has only reference kernels on x86.
 """
 
 from __future__ import annotations
@@ -33,8 +33,6 @@ from record import RESULTS, record
 ONNX = ("MatMulInteger", "QLinearMatMul", "QGemm", "Gemm", "QLinearConv", "QLinearConv NHWC", "Conv")
 TORCH = ("_int_mm", "quantized linear fbgemm", "quantized linear onednn", "linear", "mm", "quantized conv fbgemm")
 TORCH += ("quantized conv onednn", "conv2d", "conv2d channels last")
-BINARY = ("openvino binary", "bnn-lab", "xnor.c (ours)")
-FLOAT = ("Gemm", "Conv", "linear", "mm", "conv2d", "conv2d channels last", "float")
 
 
 def peers(threads: int = 1) -> list[Peer]:
@@ -54,7 +52,7 @@ def ready(case: Case, several: list[Peer]) -> tuple[dict[str, Run], dict[str, in
                 runs[peer.name] = peer.prepare(case)
             except UnsuitedError:
                 continue
-            wrong[peer.name] = int((runs[peer.name]() != peer.expected(case)).sum())
+            wrong[peer.name] = int((peer.read(runs[peer.name]()) != peer.expected(case)).sum())
     return runs, wrong
 
 
