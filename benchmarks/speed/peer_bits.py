@@ -52,6 +52,7 @@ class OpenVino(Peer):
         ops = importlib.import_module("openvino.opset13")
         if self.kind == "binary":
             require_binary(self, case, conv=True)
+            self.require(case.x.shape[1] % 8 == 0, "gives wrong sums unless inputs come by the eight")
             model, x, held = self._binary(ov, ops, case)
         else:
             model, x, held = self._plain(ov, ops, case)

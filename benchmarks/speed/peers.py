@@ -3,7 +3,7 @@
     python benchmarks/speed/peers.py [--table] [--rounds 5] [--threads 1]
 
 prints which are there, and for two small cases the median time of each and whether what it gives is right; with --table
-for the cases of the design, about five minutes. `prepare` makes bytes in the peer's own type and layout, outside the
+for the cases of the design, about four minutes. `prepare` makes bytes in the peer's own type and layout, outside the
 timing; what it returns does one forward. All but torch are optional:
 
     pip install onnx onnxruntime openvino
