@@ -1,0 +1,171 @@
+"""A frozen network as standard ONNX that gives the same integers in ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hardstep.export.onnx_graph import INT32, UINT8, Graph, Value, coded_layers, linear, package
+from hardstep.export.qonnx import to_qonnx
+from hardstep.hard_layers import Pool
+from hardstep.hardnet import HardNet
+from hardstep.lowered import Sums
+
+__all__ = ["onnx_form", "to_onnx", "to_qonnx"]
+
+OPSET = 13
+PAIR = 2**15 - 1  # two products that x86 without VNNI adds in 16 bits, saturating
+DIGIT = 6  # bits of a digit: 2 * 255 * 63 stays within a pair
+
+
+def to_onnx(hard: HardNet) -> bytes:
+    """Return the network as a standard ONNX model that gives exactly `hard(x)` for 8-bit codes x.
+
+    Input "codes": uint8 (n, *hard.shape); output "scores": int32 (n, k); n is free. Opset 13 of the default domain and
+    IR version 7 (ONNX 1.8), which ONNX Runtime 1.8 and newer read. Turning numbers into codes (`hard.grid`) stays
+    outside: give `hard.codes(x)`. The grid, `hard.scale` and hardstep's version stand in the metadata as JSON.
+
+    Every layer is a MatMulInteger or ConvInteger, then Greater against thresholds, added up where there are several.
+    ONNX demands exact products and 32-bit sums. ONNX Runtime on x86 without VNNI adds the products of uint8 codes and
+    int8 weights in pairs that saturate at 16 bits. So with T the largest code, |w| the largest weight of a layer:
+
+    - int8 weights if 2 T |w| <= 32767: no pair saturates; all partial sums lie between the least and the largest sum,
+      which `lower` keeps in 32 bits;
+    - else uint8 weights w + 128 with zero point 128 if w fits int8 and 255 T terms < 2^31: such kernels widen to
+      16-bit factors and 32-bit sums;
+    - else digits w = sum_j 64^j d_j, all of w's sign, |d_j| < 64: 2 * 255 * 63 <= 32767, and any part of the sum over
+      terms and digits lies between the least and the largest sum.
+
+    Raises
+    ------
+    ImportError
+        If the package onnx is missing.
+    ValueError
+        If a sum could leave 32 bits or a unit has more than 255 thresholds; the layer and the bound are named.
+
+    Examples
+    --------
+    >>> import hardstep as hs
+    >>> data = hs.data.load("digits")
+    >>> hard = hs.freeze(hs.nets.mlp(64, 32, 10), calibrate=data.train)
+    >>> form = onnx_form(to_onnx(hard))
+    >>> codes = hard.codes(data.test.x.numpy())
+    >>> bool((form(codes) == hard(codes)).all())
+    True
+    """
+    graph = Graph(package("onnx"))
+    codes = Value("codes", hard.shape)
+    for layer in coded_layers(hard):
+        if isinstance(layer, Pool):
+            codes = graph.pool(codes, layer)
+        else:
+            acc = _integer_sums(graph, codes, layer)
+            codes = _scores(graph, acc, layer) if layer.threshold is None else _count(graph, acc, layer.threshold)
+    graph.add("Identity", [codes.name], output="scores")
+    return graph.model(hard, (UINT8, INT32), codes.shape[0], {"": OPSET})
+
+
+def onnx_form(model: bytes, threads: int = 1) -> Callable[[NDArray[Any]], NDArray[np.int64]]:
+    """Return a function from codes (uint8) to integer scores that runs a model of `to_onnx` in ONNX Runtime.
+
+    It is a form for `verify`: `verify(hard, hard.codes(x), forms={"onnx": onnx_form(to_onnx(hard))})`.
+
+    Parameters
+    ----------
+    threads
+        Threads inside an operator.
+
+    Raises
+    ------
+    ImportError
+        If the package onnxruntime is missing.
+    ValueError
+        By the function returned, if it gets anything but uint8.
+
+    Examples
+    --------
+    >>> import hardstep as hs
+    >>> data = hs.data.load("digits")
+    >>> hard = hs.freeze(hs.nets.mlp(64, 32, 10), calibrate=data.train)
+    >>> form = onnx_form(to_onnx(hard))
+    >>> hs.verify(hard, hard.codes(data.test.x.numpy()), forms={"onnx": form}).ok
+    True
+    """
+    runtime = package("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+    def form(codes: NDArray[Any]) -> NDArray[np.int64]:
+        codes = np.asarray(codes)
+        if codes.dtype != np.uint8:
+            raise ValueError(f"the ONNX form reads codes (uint8), got {codes.dtype}; give hard.codes(x)")
+        scores: NDArray[np.int64] = session.run(["scores"], {"codes": codes})[0].astype(np.int64)
+        return scores
+
+    return form
+
+
+def _integer_sums(graph: Graph, codes: Value, layer: Sums) -> Value:
+    """Add a layer's sums in int32; of a read-out over the gcd of each row."""
+    weight = layer.weight
+    if layer.threshold is None:
+        weight = weight // _row_gcd(weight)[:, None, None, None]
+    total: Value | None = None
+    for factor, part, shifted in _parts(weight, layer):
+        zero = ["", graph.constant(np.array(128, np.uint8), "zero")] if shifted else None
+        acc = linear(graph, codes, layer, part, "Integer", zero)
+        if factor > 1:
+            acc = Value(graph.add("Mul", [acc.name, graph.constant(np.array(factor, np.int32), "factor")]), acc.shape)
+        total = acc if total is None else Value(graph.add("Add", [total.name, acc.name]), acc.shape)
+    assert total is not None
+    return total
+
+
+def _parts(weight: NDArray[np.int64], layer: Sums) -> list[tuple[int, NDArray[np.integer[Any]], bool]]:
+    """Return 8-bit weights with their factors, and whether 128 is added to them; see `to_onnx` for why it is exact."""
+    magnitude = np.abs(weight)
+    most = int(magnitude.max(initial=0))
+    if weight.min(initial=0) >= -128 and weight.max(initial=0) <= 127:
+        if 2 * layer.top * most <= PAIR:
+            return [(1, weight.astype(np.int8), False)]
+        if 255 * layer.top * layer.terms < 2**31:
+            return [(1, (weight + 128).astype(np.uint8), True)]
+    shifts = range(0, most.bit_length(), DIGIT)
+    digits = [np.sign(weight) * (magnitude >> shift & (1 << DIGIT) - 1) for shift in shifts]
+    return [(1 << shift, digit.astype(np.int8), False) for shift, digit in zip(shifts, digits, strict=True)]
+
+
+def _row_gcd(weight: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the gcd of each unit's weights, 1 where all are 0."""
+    gcd: NDArray[np.int64] = np.maximum(np.gcd.reduce(weight.reshape(len(weight), -1), axis=1), 1)
+    return gcd
+
+
+def _scores(graph: Graph, acc: Value, layer: Sums) -> Value:
+    """Add what makes sums scores."""
+    name, gcd = graph.row(acc).name, _row_gcd(layer.weight)
+    if gcd.max() > 1:
+        name = graph.add("Mul", [name, graph.constant(gcd.astype(np.int32), "factor")])
+    name = graph.add("Add", [name, graph.constant(layer.bias.astype(np.int32), "bias")])
+    return Value(name, (len(gcd),))
+
+
+def _count(graph: Graph, acc: Value, threshold: NDArray[np.int64]) -> Value:
+    """Add the count of thresholds below sums."""
+    bounds = threshold.astype(np.int32)
+    if len(acc.shape) == 1:
+        bounds = bounds[:, :, 0, 0]
+    name = acc.name
+    if bounds.shape[1] == 1:
+        above = graph.add("Greater", [name, graph.constant(bounds[:, 0], "threshold")])
+    else:
+        axis = graph.constant(np.array([2], np.int64), "axis")
+        name = graph.add("Unsqueeze", [name, axis])
+        above = graph.add("Greater", [name, graph.constant(bounds, "threshold")])
+        above = graph.add("ReduceSum", [graph.add("Cast", [above], {"to": INT32}), axis], {"keepdims": 0})
+    return Value(graph.add("Cast", [above], {"to": UINT8}), acc.shape)
