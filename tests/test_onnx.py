@@ -6,7 +6,6 @@ import itertools
 import json
 import sys
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 import hardstep as hs
+from hardstep.export.onnx import onnx_form, to_onnx, to_qonnx
 from hardstep.hard_layers import Conv, Dense, Encoding, Flatten, Layer, Pool
 from hardstep.hardnet import HardNet
 from hardstep.lowered import Sums, lower
@@ -23,9 +23,8 @@ from tests.networks import CODES, WEIGHTS, drawn, network, samples
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
-from hardstep.export.onnx import onnx_form, to_onnx, to_qonnx  # noqa: E402
-
 SIGN = Encoding(np.array(2), np.array(1))
+READ_TWO = Dense(np.eye(2, dtype=np.int8), None, Encoding(), np.zeros(2, np.int64))
 
 
 def dense(weight: NDArray[Any], threshold: NDArray[Any] | None = None, value: Encoding | None = None) -> Dense:
@@ -52,31 +51,40 @@ def check(net: HardNet, x: NDArray[np.uint8]) -> None:
     assert np.array_equal(onnx_form(content)(x), net(x))
 
 
-def qonnx_form(content: bytes, batch: int) -> Callable[[NDArray[Any]], NDArray[np.int64]]:
-    """Run a model with the qonnx package."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its imports warn of deprecations of their own
-        pytest.importorskip("qonnx", reason="qonnx is not installed")
-        from qonnx.core import onnx_exec
-        from qonnx.core.modelwrapper import ModelWrapper
-    model = ModelWrapper(onnx.load_from_string(content))
-    make_model = onnx_exec.qonnx_make_model
+class Qonnx:
+    """A model in the qonnx package."""
 
-    def readable(graph: Any) -> Any:
-        """A model of one node; qonnx asks for the newest IR version, which onnxruntime may not know yet."""
-        one = make_model(graph)
-        one.ir_version = 7
-        return one
+    def __init__(self, content: bytes) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its imports warn of deprecations of their own
+            pytest.importorskip("qonnx", reason="qonnx is not installed")
+            from qonnx.core import onnx_exec
+            from qonnx.core.modelwrapper import ModelWrapper
+        self.executor = onnx_exec
+        self.model = ModelWrapper(onnx.load_from_string(content))
 
-    def form(x: NDArray[Any]) -> NDArray[np.int64]:
-        assert len(x) == batch
+    def run(self, x: NDArray[Any]) -> NDArray[np.int64]:
+        """Scores of samples, after a look whether every tensor holds what its annotation says."""
+        make_model = self.executor.qonnx_make_model
+
+        def readable(graph: Any) -> Any:
+            """A model of one node; qonnx asks for the newest IR version, which onnxruntime may not know yet."""
+            one = make_model(graph)
+            one.ir_version = 7
+            return one
+
+        first, last = self.model.graph.input[0].name, self.model.graph.output[0].name
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(onnx_exec, "qonnx_make_model", readable)
-            scores: NDArray[Any] = onnx_exec.execute_onnx(model, {"codes": x.astype(np.float32)})["scores"]
-        assert np.array_equal(scores, np.rint(scores))
-        return scores.astype(np.int64)
-
-    return form
+            patch.setattr(self.executor, "qonnx_make_model", readable)
+            tensors = self.executor.execute_onnx(self.model, {first: x.astype(np.float32)}, True)
+        for annotation in self.model.graph.quantization_annotation:
+            kind, values = self.model.get_tensor_datatype(annotation.tensor_name), tensors[annotation.tensor_name]
+            assert np.array_equal(values, np.rint(values))
+            assert kind.min() <= values.min(initial=0), annotation
+            assert values.max(initial=0) <= kind.max(), annotation
+            assert kind.name != "BIPOLAR" or (np.abs(values) == 1).all()
+        scores: NDArray[np.int64] = tensors[last].astype(np.int64)
+        return scores
 
 
 @pytest.mark.parametrize("seed", range(80))
@@ -97,41 +105,56 @@ def test_every_kind_of_weight_is_exact(kind: str, image: bool) -> None:
 @pytest.mark.parametrize("weight", [127, -128, 64, -64, 65, 32767, -32768])
 @pytest.mark.parametrize("terms", [1, 2, 3, 17, 256])
 def test_extremes_do_not_saturate(weight: int, terms: int) -> None:
-    kind = np.int8 if abs(weight) < 129 and weight < 128 else np.int16
-    extreme = np.full((9, terms), weight, kind)
-    sums = 255 * weight * terms
-    thresholds = np.sort(np.array([[sums - 1], [sums], [sums + 1]] * 3), axis=1)
-    x = np.full((33, terms), 255, np.uint8)
-    check(hardnet((terms,), dense(extreme)), x)
-    check(hardnet((terms,), dense(extreme, thresholds), dense(np.eye(9, dtype=np.int8))), x)
-    alternating = extreme * np.where(np.arange(terms) % 2, 1, 0).astype(kind)
-    check(hardnet((terms,), dense(alternating)), x)
+    extreme = np.full((9, terms + 1), weight, np.int8 if -129 < weight < 128 else np.int16)
+    extreme[:, -1] = 1  # without it the row's gcd would be taken out
+    at = 255 * (weight * terms + 1)
+    thresholds = np.array([[at - 1, at], [at, at + 1], [at - 2, at - 1]] * 3)
+    x = np.full((33, terms + 1), 255, np.uint8)
+    check(hardnet((terms + 1,), dense(extreme)), x)
+    check(hardnet((terms + 1,), dense(extreme, thresholds), dense(np.eye(9, dtype=np.int8))), x)
+    alternating = extreme.copy()
+    alternating[:, :-1:2] = 0
+    check(hardnet((terms + 1,), dense(alternating)), x)
+    assert max(np.abs(layer.weight).max() for layer in lower(hardnet((terms + 1,), dense(extreme)))) == abs(weight)
 
 
 @pytest.mark.parametrize("weight", [127, -128, 32767])
 def test_extremes_do_not_saturate_in_convolutions(weight: int) -> None:
     extreme = np.full((5, 4, 3, 3), weight, np.int16 if weight > 127 else np.int8)
-    threshold = np.array([[255 * weight * terms - 1, 255 * weight * terms] for terms in (36, 24, 16, 8, 4)])
-    layer = Conv(extreme, threshold, padding=(1, 1))
+    extreme[:, 0, 1, 1] = 1
+    at = 255 * (weight * np.array([[35], [23], [15], [7], [3]]) + 1)
+    layer = Conv(extreme, np.concatenate([at - 1, at], axis=1), padding=(1, 1))
     net = hardnet((4, 6, 6), layer, Flatten(), dense(np.eye(180, dtype=np.int8)))
     check(net, np.full((3, 4, 6, 6), 255, np.uint8))
 
 
-def test_no_pair_of_products_can_leave_16_bits_where_weights_are_signed() -> None:
+@pytest.mark.parametrize("terms", [33025, 33026])
+def test_shifted_weights_end_where_their_sums_could_leave_32_bits(terms: int) -> None:
+    weight = np.array([[127], [-128]], np.int8).repeat(terms, axis=1)
+    weight[:, -1] = 1
+    at = 255 * (weight.astype(np.int64).sum(axis=1, keepdims=True))
+    net = hardnet((terms,), dense(weight, np.concatenate([at - 1, at], axis=1)), READ_TWO)
+    check(net, np.full((2, terms), 255, np.uint8))
+    first = next(array for array in constants(to_onnx(net)).values() if array.ndim == 2)
+    assert (first.dtype == np.uint8) == (terms == 33025)
+
+
+def test_no_pair_of_products_leaves_16_bits_where_weights_are_signed() -> None:
     for seed in range(60):
         net = drawn(seed)
-        model = onnx.load_from_string(to_onnx(net))
-        values = constants(to_onnx(net))
-        tops = {layer.weight.shape: layer.top for layer in lower(net) if isinstance(layer, Sums)}
+        model, values = onnx.load_from_string(to_onnx(net)), constants(to_onnx(net))
+        tops = iter([layer.top for layer in lower(net) if isinstance(layer, Sums)])
+        top = next(tops)
         for node in model.graph.node:
             if node.op_type in ("MatMulInteger", "ConvInteger"):
                 weight = values[node.input[1]]
-                units = weight.shape[1] if weight.ndim == 2 else len(weight)
-                top = max(top for shape, top in tops.items() if shape[0] == units)
-                if weight.dtype == np.int8:
-                    assert 2 * top * np.abs(weight.astype(np.int64)).max(initial=0) <= 32767
+                if weight.dtype == np.uint8:
+                    assert [int(values[name]) for name in node.input[2:]] == [0, 128]
                 else:
-                    assert values[node.input[3]] == 128
+                    assert node.op_type == "MatMulInteger"
+                    assert 2 * top * np.abs(weight.astype(np.int64)).max(initial=0) <= 32767
+            elif node.op_type == "Greater":
+                top = next(tops)
 
 
 def test_every_input_of_two_codes_is_exact() -> None:
@@ -147,7 +170,7 @@ def test_sums_at_a_threshold_do_not_fire() -> None:
     x = np.array([[7]], np.uint8)
     assert net(x).tolist() == [[1, -1, -1]]
     assert onnx_form(to_onnx(net))(x).tolist() == [[1, -1, -1]]
-    assert qonnx_form(to_qonnx(net), 1)(x).tolist() == [[1, -1, -1]]
+    assert Qonnx(to_qonnx(net)).run(x).tolist() == [[1, -1, -1]]
 
 
 @pytest.mark.parametrize("n", [0, 1, 7])
@@ -170,8 +193,9 @@ def test_pooling_of_inputs_and_of_codes_and_thresholds_of_each_position() -> Non
     sizes = pool.out_shape(second.out_shape(first.out_shape(pool.out_shape(shape))))
     read = dense(generator.integers(-128, 128, (4, int(np.prod(sizes)))).astype(np.int8), value=SIGN)
     net = hardnet(shape, pool, first, second, pool, Flatten(), read)
-    assert any(isinstance(layer, Sums) and layer.padding == (1, 2) and layer.threshold is not None
-               and layer.threshold.shape[2:] != (1, 1) for layer in lower(net))  # fmt: skip
+    padded = next(layer for layer in lower(net) if isinstance(layer, Sums) and layer.padding == (1, 2))
+    assert padded.threshold is not None
+    assert padded.threshold.shape[2:] == padded.out_shape[1:]
     check(net, samples(generator, shape, 30))
 
 
@@ -205,7 +229,7 @@ def test_sums_beyond_float32_are_refused_by_qonnx_only() -> None:
         for terms in (257, 258)
     )
     x = np.full((2, 257), 255, np.uint8)
-    assert np.array_equal(qonnx_form(to_qonnx(fits, batch=2), 2)(x), fits(x))
+    assert np.array_equal(Qonnx(to_qonnx(fits, batch=2)).run(x), fits(x))
     check(beyond, np.full((2, 258), 255, np.uint8))
     with pytest.raises(ValueError, match="layer 0 sums 258 codes of at most 255 and could reach 16842243, beyond"):
         to_qonnx(beyond)
@@ -261,4 +285,45 @@ def test_qonnx_gives_the_scores_of_drawn_networks(seed: int) -> None:
         assert "float32" in str(error)
         return
     onnx.checker.check_model(content, full_check=True)
-    assert np.array_equal(qonnx_form(content, 12)(x), net(x))
+    assert np.array_equal(Qonnx(content).run(x), net(x))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_qonnx_transformations_of_the_fpga_flow_keep_the_scores(seed: int) -> None:
+    net = network(
+        seed,
+        shape=(2, 8, 8),
+        widths=(5, 6, 7),
+        kinds=("8-bit", "binary", "binary", "8-bit"),
+        codes=("step", "sign", "sign"),
+        stairs=(1 + seed, 1, 1),
+        padding=seed % 2,
+        pool=2,
+    )
+    one = Qonnx(to_qonnx(net))
+    from qonnx.transformation.bipolar_to_xnor import ConvertBipolarMatMulToXnorPopcount
+    from qonnx.transformation.infer_datatypes import InferDataTypes
+    from qonnx.transformation.infer_shapes import InferShapes
+    from qonnx.transformation.lower_convs_to_matmul import LowerConvsToMatMul
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for change in (LowerConvsToMatMul, ConvertBipolarMatMulToXnorPopcount, InferShapes, InferDataTypes):
+            one.model = one.model.transform(change())
+    kinds = {node.op_type for node in one.model.graph.node}
+    assert {"MatMul", "MultiThreshold", "XnorPopcountMatMul"} <= kinds
+    assert "Conv" not in kinds
+    x = samples(np.random.default_rng(seed), net.shape, 9)[4:9]
+    assert np.array_equal(np.concatenate([one.run(x[i : i + 1]) for i in range(len(x))]), net(x))
+
+
+def test_one_bit_codes_are_bipolar_and_0_1_before_padding() -> None:
+    for padding, kind in ((0, "BIPOLAR"), (1, "UINT2")):
+        ones = {"kinds": ("binary",) * 4, "codes": ("step",) * 3, "stairs": (1,) * 3}
+        net = network(0, shape=(1, 6, 6), widths=(3, 3, 3), padding=padding, **ones)
+        model = onnx.load_from_string(to_qonnx(net))
+        annotations = model.graph.quantization_annotation
+        types = {entry.tensor_name: entry.quant_parameter_tensor_names[0].value for entry in annotations}
+        found = [types[node.output[0]] for node in model.graph.node if node.op_type == "MultiThreshold"]
+        assert found == [kind, "BIPOLAR", "BIPOLAR"]
+        assert types["codes"] == "UINT8"

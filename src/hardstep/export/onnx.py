@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hardstep.export.onnx_graph import INT32, UINT8, Graph, Value, coded_layers, linear, package
+from hardstep.export.onnx_graph import INT32, UINT8, Graph, Value, coded_layers, is_dense, linear, package
 from hardstep.export.qonnx import to_qonnx
 from hardstep.hard_layers import Pool
 from hardstep.hardnet import HardNet
@@ -25,19 +25,21 @@ def to_onnx(hard: HardNet) -> bytes:
     """Return the network as a standard ONNX model that gives exactly `hard(x)` for 8-bit codes x.
 
     Input "codes": uint8 (n, *hard.shape); output "scores": int32 (n, k); n is free. Opset 13 of the default domain and
-    IR version 7 (ONNX 1.8), which ONNX Runtime 1.8 and newer read. Turning numbers into codes (`hard.grid`) stays
-    outside: give `hard.codes(x)`. The grid, `hard.scale` and hardstep's version stand in the metadata as JSON.
+    IR version 7, those of ONNX 1.8; checked with ONNX Runtime 1.15, 1.19, 1.20 and 1.31. Turning numbers into codes
+    (`hard.grid`) stays outside: give `hard.codes(x)`. The grid, `hard.scale` and hardstep's version stand in the
+    metadata.
 
     Every layer is a MatMulInteger or ConvInteger, then Greater against thresholds, added up where there are several.
-    ONNX demands exact products and 32-bit sums. ONNX Runtime on x86 without VNNI adds the products of uint8 codes and
-    int8 weights in pairs that saturate at 16 bits. So with T the largest code, |w| the largest weight of a layer:
+    ONNX demands exact products and 32-bit sums, but with int8 weights ONNX Runtime on x86 without VNNI adds products
+    in pairs that saturate at 16 bits. So, with T the largest code that a layer reads:
 
-    - int8 weights if 2 T |w| <= 32767: no pair saturates; all partial sums lie between the least and the largest sum,
-      which `lower` keeps in 32 bits;
-    - else uint8 weights w + 128 with zero point 128 if w fits int8 and 255 T terms < 2^31: such kernels widen to
-      16-bit factors and 32-bit sums;
-    - else digits w = sum_j 64^j d_j, all of w's sign, |d_j| < 64: 2 * 255 * 63 <= 32767, and any part of the sum over
-      terms and digits lies between the least and the largest sum.
+    - int8 weights where 2 T max|w| <= 32767: no pair saturates, and all partial sums lie between the least and the
+      largest sum, which `lower` keeps in 32 bits;
+    - else uint8 weights w + 128 with zero point 128, where w fits int8 and 255 T terms < 2^31: with them ONNX Runtime
+      adds products in 32 bits from the start. Convolutions take it wherever the bound holds, with digits too, for
+      older runtimes know no other;
+    - wider weights as digits w = sum_j 64^j d_j of w's own sign, |d_j| < 64: 2 * 255 * 63 <= 32767, and what any of
+      the digits of any of the terms add up to lies between the least and the largest sum.
 
     Raises
     ------
@@ -117,7 +119,8 @@ def _integer_sums(graph: Graph, codes: Value, layer: Sums) -> Value:
         weight = weight // _row_gcd(weight)[:, None, None, None]
     total: Value | None = None
     for factor, part, shifted in _parts(weight, layer):
-        zero = ["", graph.constant(np.array(128, np.uint8), "zero")] if shifted else None
+        # older runtimes crash on a convolution that gives the weights' zero point only
+        zero = [graph.constant(np.array(at, np.uint8), "zero") for at in (0, 128)] if shifted else []
         acc = linear(graph, codes, layer, part, "Integer", zero)
         if factor > 1:
             acc = Value(graph.add("Mul", [acc.name, graph.constant(np.array(factor, np.int32), "factor")]), acc.shape)
@@ -130,14 +133,16 @@ def _parts(weight: NDArray[np.int64], layer: Sums) -> list[tuple[int, NDArray[np
     """Return 8-bit weights with their factors, and whether 128 is added to them; see `to_onnx` for why it is exact."""
     magnitude = np.abs(weight)
     most = int(magnitude.max(initial=0))
-    if weight.min(initial=0) >= -128 and weight.max(initial=0) <= 127:
-        if 2 * layer.top * most <= PAIR:
-            return [(1, weight.astype(np.int8), False)]
-        if 255 * layer.top * layer.terms < 2**31:
-            return [(1, (weight + 128).astype(np.uint8), True)]
-    shifts = range(0, most.bit_length(), DIGIT)
-    digits = [np.sign(weight) * (magnitude >> shift & (1 << DIGIT) - 1) for shift in shifts]
-    return [(1 << shift, digit.astype(np.int8), False) for shift, digit in zip(shifts, digits, strict=True)]
+    pairs_fit = 2 * layer.top * most <= PAIR
+    shifts_fit = 255 * layer.top * layer.terms < 2**31
+    parts = [(1, weight)]
+    if weight.min(initial=0) < -128 or weight.max(initial=0) > 127 or not (pairs_fit or shifts_fit):
+        places = range(0, most.bit_length(), DIGIT)
+        parts = [(1 << at, np.sign(weight) * (magnitude >> at & (1 << DIGIT) - 1)) for at in places]
+        pairs_fit = True
+    shifted = shifts_fit and not (pairs_fit and is_dense(layer))
+    kind, zero = (np.uint8, 128) if shifted else (np.int8, 0)
+    return [(factor, (part + zero).astype(kind), shifted) for factor, part in parts]
 
 
 def _row_gcd(weight: NDArray[np.int64]) -> NDArray[np.int64]:

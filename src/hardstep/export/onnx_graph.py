@@ -17,7 +17,18 @@ from hardstep.hardnet import HardNet
 from hardstep.lowered import Sums, lower
 from hardstep.version import __version__
 
-__all__ = ["FLOAT32", "INT32", "UINT8", "Graph", "Value", "coded_layers", "integer_type", "linear", "package"]
+__all__ = [
+    "FLOAT32",
+    "INT32",
+    "UINT8",
+    "Graph",
+    "Value",
+    "coded_layers",
+    "integer_type",
+    "is_dense",
+    "linear",
+    "package",
+]
 
 IR_VERSION = 7
 INT32, FLOAT32, UINT8 = 6, 1, 2  # TensorProto's numbers
@@ -61,7 +72,7 @@ class Graph:
     def constant(self, array: NDArray[Any], label: str) -> str:
         """Add a constant and return its name."""
         name = f"{label}_{len(self.constants)}"
-        self.constants.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name
 
     def row(self, value: Value) -> Value:
@@ -149,17 +160,24 @@ def coded_layers(hard: HardNet) -> tuple[Sums | Pool, ...]:
     return layers
 
 
+def is_dense(layer: Sums) -> bool:
+    """Return whether the kernel stands at one place only, so that a matrix product does."""
+    return layer.padding == (0, 0) and layer.weight.shape[1:] == layer.shape
+
+
 def linear(
-    graph: Graph, codes: Value, layer: Sums, weight: NDArray[Any], suffix: str = "", zero: list[str] | None = None
+    graph: Graph, codes: Value, layer: Sums, weight: NDArray[Any], suffix: str = "", zero: Sequence[str] = ()
 ) -> Value:
     """Add the product of codes and weights; `suffix` "Integer" names the integer operators."""
-    whole = layer.padding == (0, 0) and layer.weight.shape[1:] == layer.shape
-    if whole:
+    if is_dense(layer):
         matrix = graph.constant(weight.reshape(len(weight), -1).T, "weight")
-        name = graph.add(f"MatMul{suffix}", [graph.row(codes).name, matrix, *(zero or [])])
+        name = graph.add(f"MatMul{suffix}", [graph.row(codes).name, matrix, *zero])
         return Value(name, (len(weight),))
-    inputs = [graph.image(codes, layer.shape).name, graph.constant(weight, "weight"), *(zero or [])]
-    attributes = {"kernel_shape": weight.shape[2:], "strides": layer.stride, "pads": layer.padding * 2}
+    inputs = [graph.image(codes, layer.shape).name, graph.constant(weight, "weight"), *zero]
+    attributes = {
+        **{"kernel_shape": weight.shape[2:], "strides": layer.stride, "pads": layer.padding * 2},
+        **{"dilations": (1, 1), "group": 1},  # FINN's transformations read them
+    }
     return Value(graph.add(f"Conv{suffix}", inputs, attributes), layer.out_shape)
 
 
