@@ -281,7 +281,7 @@ def test_packed_bits_in_and_out(shape: tuple[int, int, int]) -> None:
     x = pack_bits(codes.transpose(0, 2, 3, 1))
     wanted = pack_bits(layer.run(codes).transpose(0, 2, 3, 1)).reshape(20, -1)
     for only in ("outputs", "samples"):
-        packed = pack([layer], plan([layer], lanes=64, batch=10**6, only=only), tile=20, packed=True)
+        packed = pack([layer], plan([layer], lanes=64, batch=10**6, only=only, packed=True), tile=20, packed=True)
         program = _Program(_load(LIBRARY), packed.data, "baseline")
         out = np.zeros((20, program.outputs), np.int32)
         program.run(x.view(np.uint8), out, 0, 20, threading.local())

@@ -57,7 +57,13 @@ class Choice:
 
 
 def plan(
-    layers: Sequence[Sums | Pool], *, lanes: int = 64, batch: int = 1, density: Sequence[float] = (), only: str = ""
+    layers: Sequence[Sums | Pool],
+    *,
+    lanes: int = 64,
+    batch: int = 1,
+    density: Sequence[float] = (),
+    only: str = "",
+    packed: bool = False,
 ) -> tuple[Choice, ...]:
     """Choose a kernel for every layer with weights.
 
@@ -71,6 +77,8 @@ def plan(
         Set bits a code, for each layer; by default 2.5 for 8-bit codes, half of the planes for others.
     only
         Name of a kernel to take wherever it can run, whatever it costs: for tests and measurements.
+    packed
+        The first layer reads packed bits, as in `pack`.
 
     Raises
     ------
@@ -81,7 +89,7 @@ def plan(
         raise ValueError(f"lanes must be one of {WIDTHS}, got {lanes}")
     sums = [layer for layer in layers if isinstance(layer, Sums)]
     bits = [*density, *(2.5 if s.top == 255 else s.top.bit_length() / 2 for s in sums[len(density) :])]
-    return tuple(_choose(layer, i == 0, lanes, batch, bits[i], only) for i, layer in enumerate(sums))
+    return tuple(_choose(layer, i == 0 and not packed, lanes, batch, bits[i], only) for i, layer in enumerate(sums))
 
 
 def _choose(layer: Sums, first: bool, lanes: int, batch: int, bits: float, only: str) -> Choice:
