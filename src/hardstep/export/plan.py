@@ -17,6 +17,7 @@ __all__ = ["WIDTHS", "Choice", "Kernel", "digits", "offset_planes", "plan"]
 WIDTHS = (64, 128, 256, 512)
 ADDER = 5.0  # vector instructions that add one row: 2 with three-input logic, one load and one index on top
 ROW = 1.5
+FAR = 2**20  # bytes of lists beyond which they come from far, at one more instruction a row
 FLUSH = 9.0  # instructions a plane of an accumulator: add, compare
 PAIR = 0.17  # instructions a product of bytes and weights
 

@@ -82,48 +82,70 @@ static void HS_AS(gather)(const step *s, const entry *lists, size_t y, size_t x,
     }
 }
 
-/* Sums of up to TILE patches by the weights of 16 units: pairs of 16-bit numbers, exact in 32 bits. */
-static void HS_AS(sixteen)(const step *s, const unsigned char *weights, const weight16 *patch, size_t pairs,
-                           size_t stride, sum32 *sums) {
+/* Sums of `rows` patches, TILE or 1, by the weights of 16 units: pairs of 16-bit numbers, exact in 32 bits. */
 #ifdef HS_PAIRS
-    __m256i acc[TILE][2];
-    for (size_t i = 0; i < TILE; i++) acc[i][0] = acc[i][1] = _mm256_setzero_si256();
-    for (size_t k = 0; k < pairs; k++) {
-        __m256i low, high;
-        if (s->weight_planes == 8) {
-            low = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(weights + k * 32)));
-            high = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(weights + k * 32 + 16)));
-        } else {
-            low = _mm256_loadu_si256((const __m256i *)(const void *)(weights + k * 64));
-            high = _mm256_loadu_si256((const __m256i *)(const void *)(weights + k * 64 + 32));
-        }
-        for (size_t i = 0; i < TILE; i++) {
-            const __m256i x = _mm256_set1_epi32(((const sum32 *)(const void *)(patch + i * stride))[k]);
-            acc[i][0] = _mm256_add_epi32(acc[i][0], _mm256_madd_epi16(low, x));
-            acc[i][1] = _mm256_add_epi32(acc[i][1], _mm256_madd_epi16(high, x));
-        }
+#define LOADED(at) _mm256_loadu_si256((const __m256i *)(const void *)(at))
+#define WIDENED(at) _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(at)))
+#define STORED(at, value) _mm256_storeu_si256((__m256i *)(void *)(at), value)
+#define PAIR(row) _mm256_set1_epi32(((const sum32 *)(const void *)(patch + (row) * stride))[k])
+#define MADD(row)                                                     \
+    x = PAIR(row);                                                    \
+    low##row = _mm256_add_epi32(low##row, _mm256_madd_epi16(low, x)); \
+    high##row = _mm256_add_epi32(high##row, _mm256_madd_epi16(high, x))
+#define OVER_PAIRS(step, first, second, work)                         \
+    for (size_t k = 0; k < pairs; k++, weights += (step)) {           \
+        const __m256i low = first, high = second;                     \
+        __m256i x;                                                    \
+        work;                                                         \
     }
-    for (size_t i = 0; i < TILE; i++) {
-        _mm256_storeu_si256((__m256i *)(void *)(sums + i * 16), acc[i][0]);
-        _mm256_storeu_si256((__m256i *)(void *)(sums + i * 16 + 8), acc[i][1]);
+#define NARROW_OR_WIDE(work)                                                    \
+    if (s->weight_planes == 8) {                                                \
+        OVER_PAIRS(32, WIDENED(weights), WIDENED(weights + 16), work)           \
+    } else {                                                                    \
+        OVER_PAIRS(64, LOADED(weights), LOADED(weights + 32), work)             \
     }
+
+static void HS_AS(sixteen)(const step *s, const unsigned char *weights, const weight16 *patch, size_t pairs,
+                           size_t stride, size_t rows, sum32 *sums) {
+    __m256i low0 = _mm256_setzero_si256(), high0 = low0, low1 = low0, high1 = low0;
+    __m256i low2 = low0, high2 = low0, low3 = low0, high3 = low0;
+    if (rows == 1) {
+        NARROW_OR_WIDE(MADD(0))
+    } else {
+        NARROW_OR_WIDE(MADD(0); MADD(1); MADD(2); MADD(3))
+    }
+    STORED(sums, low0), STORED(sums + 8, high0), STORED(sums + 16, low1), STORED(sums + 24, high1);
+    STORED(sums + 32, low2), STORED(sums + 40, high2), STORED(sums + 48, low3), STORED(sums + 56, high3);
+}
+
+#undef LOADED
+#undef WIDENED
+#undef STORED
+#undef PAIR
+#undef MADD
+#undef OVER_PAIRS
+#undef NARROW_OR_WIDE
 #else
+static void HS_AS(sixteen)(const step *s, const unsigned char *weights, const weight16 *patch, size_t pairs,
+                           size_t stride, size_t rows, sum32 *sums) {
     uint32_t *const total = (uint32_t *)sums; /* a hostile model may wrap */
     for (size_t i = 0; i < TILE * 16; i++) total[i] = 0;
-    for (size_t i = 0; i < TILE; i++)
+    for (size_t i = 0; i < rows; i++)
         for (size_t k = 0; k < pairs; k++) {
             const int32_t one = patch[i * stride + 2 * k], two = patch[i * stride + 2 * k + 1];
             if (one == 0 && two == 0) continue;
             if (s->weight_planes == 8) {
                 const signed char *row = (const signed char *)weights + k * 32;
-                for (size_t j = 0; j < 16; j++) total[i * 16 + j] += (uint32_t)(row[2 * j] * one + row[2 * j + 1] * two);
+                for (size_t j = 0; j < 16; j++)
+                    total[i * 16 + j] += (uint32_t)(row[2 * j] * one + row[2 * j + 1] * two);
             } else {
                 const weight16 *row = (const weight16 *)(const void *)weights + k * 32;
-                for (size_t j = 0; j < 16; j++) total[i * 16 + j] += (uint32_t)(row[2 * j] * one + row[2 * j + 1] * two);
+                for (size_t j = 0; j < 16; j++)
+                    total[i * 16 + j] += (uint32_t)(row[2 * j] * one + row[2 * j + 1] * two);
             }
         }
-#endif
 }
+#endif
 
 /* The codes under the kernel at one position, channel by channel as weights lie, as 16-bit numbers. */
 static void HS_AS(patch)(const step *s, const uint8_t *codes, size_t at, weight16 *out) {
@@ -147,7 +169,16 @@ static void HS_AS(compare)(const step *s, const sum32 *sums, const sum32 *thresh
     uint32_t planes[8] = {0, 0, 0, 0, 0, 0, 0, 0};
     for (size_t i = 0; i < s->stairs; i++, threshold += padded) {
         uint32_t above = 0;
+#ifdef HS_PAIRS
+        for (size_t j = 0; j < 16; j += 8) {
+            const __m256i sum = _mm256_loadu_si256((const __m256i *)(const void *)(sums + j));
+            const __m256i limit = _mm256_loadu_si256((const __m256i *)(const void *)(threshold + j));
+            const __m256i over = _mm256_cmpgt_epi32(sum, limit);
+            above |= (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(over)) << j;
+        }
+#else
         for (size_t j = 0; j < 16; j++) above |= (uint32_t)(sums[j] > threshold[j]) << j;
+#endif
         for (size_t j = 0; j < s->out_planes; j++) {
             const uint32_t carry = planes[j] & above;
             planes[j] ^= above;
@@ -181,7 +212,7 @@ static void HS_AS(bytes)(const step *s, const work *w) {
         for (size_t i = here; i < TILE; i++)
             for (size_t k = 0; k < stride; k++) patches[i * stride + k] = 0;
         for (size_t unit = 0; unit < s->units; unit += 16) {
-            HS_AS(sixteen)(s, w->data + s->weights + unit / 16 * block, patches, pairs, stride, sums);
+            HS_AS(sixteen)(s, w->data + s->weights + unit / 16 * block, patches, pairs, stride, here == 1 ? 1 : TILE, sums);
             for (size_t i = 0; i < here; i++) {
                 const size_t index = first + i, set = s->classes > 1 ? place[index % positions] : 0u;
                 if (s->stairs)
@@ -212,9 +243,15 @@ static void HS_AS(scores)(const step *s, const work *w) {
                 for (size_t k = 0; k < list[1];) {
                     const size_t stop = list[1] - k < s->shift ? list[1] : k + s->shift;
 #if defined(HS_PAIRS)
-                    __m256i sum = _mm256_setzero_si256();
-                    for (; k < stop; k++)
-                        sum = _mm256_add_epi16(sum, _mm256_loadu_si256((const __m256i *)(const void *)(rows + list[8 + k] * padded)));
+                    __m256i sum = _mm256_setzero_si256(), other = sum;
+#define ROW(at) _mm256_loadu_si256((const __m256i *)(const void *)(rows + list[8 + (at)] * padded))
+                    for (; k + 4 <= stop; k += 4) {
+                        sum = _mm256_add_epi16(_mm256_add_epi16(sum, ROW(k)), ROW(k + 1));
+                        other = _mm256_add_epi16(_mm256_add_epi16(other, ROW(k + 2)), ROW(k + 3));
+                    }
+                    for (; k < stop; k++) sum = _mm256_add_epi16(sum, ROW(k));
+#undef ROW
+                    sum = _mm256_add_epi16(sum, other);
                     weight16 part[16];
                     _mm256_storeu_si256((__m256i *)(void *)part, sum);
 #else

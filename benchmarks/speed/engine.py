@@ -1,0 +1,200 @@
+"""The engine against its peers, layer by layer, in one process: the target table of the engine, with what was measured.
+
+    python benchmarks/speed/engine.py [--rounds 5] [--rows A B] [--isa avx2]
+
+Every row is one layer, timed in turn with every peer that can do it and gives the right sums (peers.py says how to have
+them). Inputs are ready-made: packed bits for us, bytes for the others. Our time includes thresholds, lists of set bits
+and changes of layout. The ratio is the best peer's median over ours; above 1 we are faster. "int8" is the best of
+onnxruntime's and PyTorch's 8-bit operators. About ten minutes on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cases import Case, Peer, Run, aligned, made
+from numpy.typing import NDArray
+from peers import peers, ready
+from timing import measure
+
+from hardstep import bits
+from hardstep.engine import LANES, LIBRARY, _load, _Program, available_isas
+from hardstep.export.pack import pack
+from hardstep.export.plan import plan
+from hardstep.lowered import Sums
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from record import RESULTS, record
+
+INT8 = ("MatMulInteger", "QLinearMatMul", "QGemm", "_int_mm", "quantized", "QLinearConv")
+FLOAT = ("torch linear", "torch mm", "torch conv2d")
+BITS = ("bnn-lab", "OpenVINO binary")
+XNOR = ("xnor.c",)
+
+
+class Hardstep(Peer):
+    """Our runtime on one layer; `kind` is an instruction set and a kernel, or empty for what would be chosen."""
+
+    family = "hardstep"
+
+    def __init__(self, kind: str = "", density: float = 0.5, *, readout: bool = False) -> None:
+        super().__init__(kind)
+        self.density, self.readout, self.chosen = density, readout, ""
+
+    def prepare(self, case: Case) -> Run:
+        """Pack bits, open the program, give back one call."""
+        isa, _, only = self.kind.partition(" ")
+        isa = isa or available_isas()[-1]
+        lanes = 64 if isa == "baseline" else LANES[isa]
+        weight = case.weight if case.conv else case.weight[..., None, None]
+        shape = case.x.shape[1:] if case.conv else (case.x.shape[1], 1, 1)
+        threshold = None if self.readout else case.threshold[:, None, None, None]
+        zero = np.zeros(len(weight), np.int64)
+        pad = (1, 1) if case.conv else (0, 0)
+        layer = Sums("layer", shape, case.top, weight, threshold, zero, padding=pad)
+        batch, packed = len(case.x), case.top == 1
+        (choice,) = plan([layer], lanes=lanes, batch=batch, density=[self.density], only=only, packed=packed)
+        self.chosen = str(choice)
+        positions = case.x[0].size // case.x.shape[1]
+        tile = lanes if choice.kernel.value == "samples" else int(np.clip(2**17 // (positions * shape[0]), 1, 64))
+        program = _Program(_load(LIBRARY), pack([layer], (choice,), tile=tile, packed=packed).data, isa)
+        rows = case.x if not case.conv else case.x.transpose(0, 2, 3, 1)
+        codes = bits.pack(rows).view(np.uint8) if packed else case.x
+        return program.bound(aligned(codes.reshape(batch, -1)), aligned(np.zeros((batch, program.outputs), np.int32)))
+
+    def expected(self, case: Case) -> NDArray[Any]:
+        """Return bits, or sums of a read-out."""
+        return case.sums if self.readout else case.fires
+
+    def told(self, given: NDArray[np.int32], case: Case) -> NDArray[Any]:
+        """Return what a forward gave in the shape of what is expected."""
+        if self.readout:
+            return given
+        n, units, positions = len(given), len(case.weight), int(np.prod(case.fires.shape[2:]))
+        words = given.view(np.uint64).reshape(n, positions, -1)
+        fires = bits.unpack(words, units).transpose(0, 2, 1).reshape(case.fires.shape)
+        return fires.astype(bool)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the target table."""
+
+    name: str
+    case: Case
+    rivals: tuple[str, ...]
+    must: float
+    stretch: float
+    ours: str = ""
+    density: float = 0.5
+    cold: bool = False
+    readout: bool = False
+
+
+def gaussian(bits_: int, shape: tuple[int, int], seed: int = 0) -> NDArray[np.int64]:
+    """Weights with 4 standard deviations at the largest that so many bits hold."""
+    top = 2 ** (bits_ - 1) - 1
+    drawn = np.random.default_rng(seed).normal(0, top / 4, shape)
+    return np.clip(np.rint(drawn), -top, top).astype(np.int64)
+
+
+def table() -> list[Row]:
+    """The target table."""
+    rows = []
+    for n, must, stretch in ((1, 5, 10), (16, 4, 8), (256, 5, 8)):
+        big = made((n, 4096), 4096)
+        rows.append(Row(f"A {n} x 4096^2 +-1", big, INT8, must, stretch, cold=n == 1))
+        if n > 1:
+            rows.append(Row(f"A {n} x 4096^2 +-1 / bits", big, BITS, 2.5, 6))
+            rows.append(Row(f"A {n} x 4096^2 +-1 / xnor.c", big, XNOR, 3, 6))
+    for k, n in ((512, 256), (512, 4096), (1024, 256), (1024, 4096)):
+        case = made((n, k), k)
+        rows.append(Row(f"A {n} x {k}^2 +-1", case, INT8, 2.8, 6))
+        rows.append(Row(f"A {n} x {k}^2 +-1 / bits", case, BITS, 2.5, 6))
+    rows.append(Row("A 256 x 1024^2 +-1 / xnor.c", made((256, 1024), 1024), XNOR, 3, 6))
+    rows.append(Row("A 256 x 1024^2 +-1, scalar / float", made((256, 1024), 1024), FLOAT, 1.5, 3, ours="baseline"))
+    for share, must, stretch in ((0.5, 4, 8), (0.9, 6, 15)):
+        case = made((512, 1024), 1024)
+        kept = np.random.default_rng(1).random(case.weight.shape) >= share
+        rows.append(
+            Row(
+                f"A 512 x 1024^2 ternary, {share:.0%} zeros",
+                replace(case, weight=case.weight * kept),
+                INT8,
+                must,
+                stretch,
+            )
+        )
+    for n, must, stretch in ((1, 1.2, 2), (16, 0.95, 1.3), (512, 1.1, 1.8)):
+        case = replace(made((n, 1024), 1024), weight=gaussian(8, (1024, 1024)))
+        rows.append(Row(f"B {n} x 1024^2 8-bit", case, INT8, must, stretch))
+    case = made((512, 1024), 1024)
+    rows.append(Row("B 512 x 1024^2 4-bit", replace(case, weight=gaussian(4, (1024, 1024))), INT8, 2.3, 4))
+    sparse = (np.random.default_rng(2).random((512, 1024)) < 0.1).astype(np.uint8)
+    case = replace(case, x=sparse, weight=gaussian(8, (1024, 1024)), threshold=np.zeros(1024, np.int64))
+    rows.append(Row("B 512 x 1024^2 8-bit, 10% of codes", case, INT8, 1.8, 4, density=0.1))
+    for n in (1, 16, 256, 4096):
+        case = replace(made((n, 784), 1024, top=255), weight=gaussian(8, (1024, 784)))
+        rows.append(Row(f"C {n} x 784 -> 1024 8-bit", case, INT8, 0.9, 1.1, density=4))
+    pixels = made((256, 784), 1024, top=255)
+    lit = pixels.x * (np.random.default_rng(3).random(pixels.x.shape) < 0.25)
+    dark = Case(lit, pixels.weight, pixels.weight.sum(axis=1) * 32, 255)
+    rows.append(Row("C 256 x 784 -> 1024 +-1, 25% of pixels", dark, INT8, 1.1, 3, density=1))
+    for n, must, stretch in ((1, 1.5, 3), (256, 1, 2), (4096, 2, 5)):
+        case = replace(made((n, 1024), 10), weight=gaussian(8, (10, 1024)))
+        rows.append(Row(f"D {n} x 1024 -> 10 8-bit", case, INT8, must, stretch, readout=True))
+    for n, c, side, m in ((1, 128, 16, 128), (1, 128, 32, 128), (16, 128, 16, 128), (16, 256, 8, 512)):
+        case = made((n, c, side, side), m)
+        rows.append(Row(f"E {n} x {c} x {side}^2 -> {m} +-1", case, INT8, 2 if n == 1 else 3, 4 if n == 1 else 6))
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rows", nargs="+", default=[], help="only rows whose names begin so")
+    parser.add_argument("--tiny", action="store_true", help="only the smallest row, for a test")
+    parser.add_argument("--ours", default="", help="instruction set and kernel, such as 'avx2 outputs'")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    if not available_isas():
+        parser.error("the C runtime is not built; install hardstep with a C compiler")
+    chosen = [row for row in table() if not options.rows or row.name.startswith(tuple(options.rows))]
+    for row in [r for r in table() if r.name.startswith("D 1 ")] if options.tiny else chosen:
+        rivals = [peer for peer in peers() if any(name in peer.name for name in row.rivals)]
+        runs, wrong = ready(row.case, rivals)
+        runs = {name: run for name, run in runs.items() if not wrong[name] or row.case.top == 255}
+        ours = Hardstep(options.ours or row.ours, row.density, readout=row.readout)
+        runs["hardstep"] = ours.prepare(row.case)
+        right = np.array_equal(ours.told(runs["hardstep"](), row.case), ours.expected(row.case))
+        times = measure(runs, rounds=options.rounds, cold=row.cold)
+        mine = times.pop("hardstep")
+        best = min(times, key=lambda name: times[name]["seconds"], default="")
+        ratio = times[best]["seconds"] / mine["seconds"] if best else float("nan")
+        lowest = times[best]["least"] / mine["least"] if best else float("nan")
+        speed = row.case.operations / mine["seconds"] / 1e9
+        verdict = (
+            "no peer" if not best else "stretch" if ratio >= row.stretch else "must" if ratio >= row.must else "SHORT"
+        )
+        note = "" if right else "  OURS WRONG"
+        note += f"  (peer wrong in {wrong[best]} outputs)" if best and wrong[best] else ""
+        print(
+            f"{row.name:44} {ratio:6.2f} (minima {lowest:5.2f}) of {row.must:4.2f} / {row.stretch:4.2f} {verdict:8}"
+            f"{mine['seconds'] * 1e6:9.1f} us {speed:6.0f} GOP/s  {best}{', cold' if row.cold else ''}{note}",
+            flush=True,
+        )
+        record(
+            options.results, "speed_engine", row=row.name, ratio=ratio if best else None, must=row.must,
+            stretch=row.stretch, peer=best, seconds=mine["seconds"], exact=right, isa=available_isas()[-1],
+            chosen=ours.chosen, cold=row.cold, peers={name: timed["seconds"] for name, timed in times.items()},
+            peers_wrong={name: wrong[name] for name in times},
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
