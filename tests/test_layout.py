@@ -39,7 +39,7 @@ ALLOWED = {
     "lowered": {"hard_layers", "hardnet"},
     "engine": {"export", "hard_layers", "hardnet", "lowered"},
     "export": {"export", "bits", "hard_layers", "hardnet", "lowered", "storage", "version"},
-    "verify": {"bits", "hardnet"},
+    "verify": {"bits", "engine", "export", "hard_layers", "hardnet"},
     "certify": {"hard_layers", "hardnet", "certify"},
     "nets": {"step"},
     "parts": {"grid"},
