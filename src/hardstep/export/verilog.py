@@ -78,8 +78,8 @@ class Module:
         ports += [f"output wire [{outputs - 1}:0] scores", f"output wire [{self.label_bits - 1}:0] label"]
         speed = f"a sample a cycle, scores after {self.latency} cycles" if self.clocked else "combinational"
         lines = [
-            f"// {self.name}: {self.inputs} codes of {self.input_bits} bits to {self.outputs} signed scores of "
-            f"{self.score_bits} bits and a label; {speed}",
+            f"// {self.name}: {self.inputs} codes of {self.input_bits} bit to {self.outputs} signed scores of "
+            f"{self.score_bits} bit and a label; {speed}",
             f"// hardstep {__version__}; Verilog-2005; input i in bits {self.input_bits} i upwards, output k in bits "
             f"{self.score_bits} k upwards",
             f"module {self.name} (",
@@ -111,8 +111,8 @@ class Module:
         """
         wire, value = f"[{bits * len(values) - 1}:0]", "{\n      " + ",\n      ".join(reversed(values)) + "}"
         if not self.clocked:
-            self.lines += [f"  function {wire} {name}_whole;", f"    input {wire} codes;"]
-            self.lines += [f"    {name}_whole = codes;", "  endfunction"]
+            self.lines += [f"  function {wire} {name}_whole;", f"    input {wire} parts;"]
+            self.lines += [f"    {name}_whole = parts;", "  endfunction"]
             value = f"{name}_whole({value})"
         self.stage([(name, bits * len(values), value)])
 
@@ -151,8 +151,8 @@ def to_verilog(hard: HardNet, *, name: str = "hardnet", pipelined: bool = False,
     >>> import hardstep as hs
     >>> data = hs.data.load("digits")
     >>> hard = hs.freeze(hs.nets.mlp(64, 8, 10), calibrate=data.train)
-    >>> print(to_verilog(hard, input_bits=5).split("(")[0].splitlines()[-1])
-    module hardnet
+    >>> to_verilog(hard, name="digits", input_bits=5).splitlines()[2]
+    'module digits ('
     """
     return unroll(hard, name=name, pipelined=pipelined, input_bits=input_bits).text
 
@@ -163,10 +163,11 @@ def unroll(hard: HardNet, *, name: str = "hardnet", pipelined: bool = False, inp
     Examples
     --------
     >>> import hardstep as hs
-    >>> data = hs.data.load("digits")
-    >>> module = unroll(hs.freeze(hs.nets.mlp(64, 8, 10), calibrate=data.train), pipelined=True)
-    >>> module.outputs, module.label_bits, module.latency
-    (10, 4, 9)
+    >>> from hardstep.hard_layers import Dense
+    >>> net = HardNet((20,), hs.Grid(1.0, 0), (Dense(np.ones((3, 20), np.int8), None),))
+    >>> module = unroll(net, pipelined=True)
+    >>> module.score_bits, module.label_bits, module.latency
+    (14, 2, 4)
     """
     if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) or name in KEYWORDS.split():
         raise ValueError(f"{name!r} cannot name a Verilog module; use letters, digits and _, and no keyword")
@@ -201,8 +202,8 @@ def _layer(module: Module, layer: Sums, source: str, bits: int) -> str:
     name = layer.name.replace(" ", "")
     given = module.score_bits if layer.threshold is None else layer.stairs.bit_length() or 1
     units = list(_units(layer, source, bits, module.score_bits))
-    kind = "the scores" if layer.threshold is None else f"codes of {given} bits"
-    title = f"  // {layer.name}: {prod(layer.shape)} codes of {bits} bits to {len(units)} {kind}"
+    kind = "scores" if layer.threshold is None else "codes"
+    title = f"  // {layer.name}: {prod(layer.shape)} codes of {bits} bit to {len(units)} {kind} of {given} bit"
     level = 0
     while module.clocked and max(len(unit.rows) for unit in units) > ROWS:
         level += 1
@@ -304,7 +305,7 @@ def _constant(value: int) -> list[Row]:
 
 
 def _total(rows: list[Row], width: int) -> str:
-    """Return a sum of operands as a balanced tree, four a line."""
+    """Return a sum of operands as a balanced tree, two a line."""
     texts = []
     for row in rows:
         parts, top = list[str](), 0
@@ -313,11 +314,10 @@ def _total(rows: list[Row], width: int) -> str:
             top = place + bits
         parts += [f"{width - top}'d0"] * (width > top)
         texts.append("{" + ", ".join(reversed(parts)) + "}" if len(parts) > 1 else parts[0])
-    lines = len(texts) > 4
-    for level in range(len(texts).bit_length()):
-        opening = "\n      " if lines and level == 1 else ""
-        pairs = [f"{opening}({' + '.join(texts[i : i + 2])})" for i in range(0, len(texts) - 1, 2)]
-        texts = pairs + texts[2 * len(pairs) :]
+    joint = " + "
+    while len(texts) > 1:
+        pairs = [f"({a}{joint}{b})" for a, b in zip(texts[::2], texts[1::2], strict=False)]
+        texts, joint = pairs + texts[2 * len(pairs) :], "\n      + "
     return texts[0] if texts else f"{width}'d0"
 
 
@@ -331,7 +331,7 @@ def _pool(module: Module, layer: Pool, source: str, bits: int, shape: tuple[int,
     name = f"{source}_pool"
     windows = np.lib.stride_tricks.sliding_window_view(np.arange(prod(shape)).reshape(shape), layer.size, axis=(1, 2))
     windows = windows[:, :: layer.stride[0], :: layer.stride[1]]
-    module.lines += ["", f"  // pooling: the largest of {prod(layer.size)} codes of {bits} bits"]
+    module.lines += ["", f"  // pooling: the largest of {prod(layer.size)} codes of {bits} bit"]
     if bits > 1:
         wire, larger = f"[{bits - 1}:0]", f"{name}_larger"
         module.lines += [f"  function {wire} {larger};", f"    input {wire} a;", f"    input {wire} b;"]

@@ -200,7 +200,8 @@ def simulate(
         bench = _bench(module, len(stimulus), '    $readmemh("codes.hex", stimulus);', TELL)
         (place / "bench.v").write_text(verilog + "\n" + bench)
         if "verilator" in Path(program).name:
-            _run([program, "--binary", "-Wno-fatal", "--top", f"{module.name}_tb", "-o", "bench", "bench.v"], place)
+            quick = ["-Wno-fatal", "-MAKEFLAGS", "OPT_GLOBAL=-O0"]  # compiles its own library without optimising
+            _run([program, "--binary", *quick, "--top", f"{module.name}_tb", "-o", "bench", "bench.v"], place)
             said = _run([str(place / "obj_dir" / "bench")], place)
         else:
             _run([program, "-g2005", "-o", "bench", "bench.v"], place)
@@ -276,9 +277,9 @@ def estimate(verilog: str, *, yosys: str = "yosys") -> Estimate:
 
 def _stimulus(hard: HardNet, x: NDArray[Any], input_bits: int) -> list[str]:
     """Return the codes of every sample as a hexadecimal word."""
-    codes: NDArray[np.uint8] = hard.codes(x).reshape(len(x), -1)
-    if len(codes) == 0:
+    if len(x) == 0:
         raise ValueError("there are no samples; pass at least one")
+    codes: NDArray[np.uint8] = hard.codes(x).reshape(len(x), -1)
     if codes.max() >= 2**input_bits:
         raise ValueError(f"a code is {codes.max()}, beyond the {input_bits} input bits; raise input_bits")
     bits = np.unpackbits(codes[:, ::-1, None], axis=2)[:, :, 8 - input_bits :].reshape(len(codes), -1)
