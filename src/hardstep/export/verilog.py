@@ -41,8 +41,9 @@ Row = list[_Word]  # words that do not overlap, lowest first: one operand of a s
 
 
 class _Sum(NamedTuple):
-    """A unit at a position: the operands of its sum (none if no code can change it) and what it gives."""
+    """A unit at a position: the signal it reads, the operands of its sum (none without one) and what it gives."""
 
+    reads: str
     name: str
     width: int
     rows: list[Row]
@@ -103,18 +104,25 @@ class Module:
         self.lines += [f"    {name} <= {value};" for name, _, value in signals]
         self.lines += ["  end"]
 
-    def vector(self, name: str, bits: int, values: Sequence[str]) -> None:
-        """Lay the codes of a layer side by side, the first one lowest.
+    def layer(self, name: str, source: tuple[str, int], sums: Sequence[_Sum], bits: int) -> None:
+        """Compute from a signal what sums give, laid side by side, the first one lowest.
 
-        The function makes simulators wait for all of them; Icarus would else follow every change of one code down to
-        the scores, which takes hours with a few layers.
+        A function is evaluated once when its input changes; with wires Icarus would follow every change of one bit
+        down to the scores, which takes hours with a few layers.
         """
-        wire, value = f"[{bits * len(values) - 1}:0]", "{\n      " + ",\n      ".join(reversed(values)) + "}"
-        if not self.clocked:
-            self.lines += [f"  function {wire} {name}_whole;", f"    input {wire} parts;"]
-            self.lines += [f"    {name}_whole = parts;", "  endfunction"]
-            value = f"{name}_whole({value})"
-        self.stage([(name, bits * len(values), value)])
+        self.lines += [f"  function [{bits - 1}:0] {name}_of;", f"    input [{source[1] - 1}:0] {sums[0].reads};"]
+        self.lines += [f"    reg [{unit.width - 1}:0] {unit.name};" for unit in sums if unit.rows]
+        self.lines += ["    begin"]
+        for unit in sums:
+            self.lines += [f"      // {unit.note}"] * bool(unit.note)
+            self.lines += [f"      {unit.name} = {_total(unit.rows, unit.width)};"] * bool(unit.rows)
+        self.lines += [
+            f"      {name}_of = {{",
+            ",\n".join(f"        {unit.gives}" for unit in reversed(sums)),
+            "      };",
+        ]
+        self.lines += ["    end", "  endfunction"]
+        self.stage([(name, bits, f"{name}_of({source[0]})")])
 
 
 def to_verilog(hard: HardNet, *, name: str = "hardnet", pipelined: bool = False, input_bits: int = 8) -> str:
@@ -201,31 +209,34 @@ def _layer(module: Module, layer: Sums, source: str, bits: int) -> str:
     """Write a layer: its sums (those of 16 words first, in the pipelined form), then what they give."""
     name = layer.name.replace(" ", "")
     given = module.score_bits if layer.threshold is None else layer.stairs.bit_length() or 1
-    units = list(_units(layer, source, bits, module.score_bits))
+    units = list(_units(layer, f"{name}_in", bits, module.score_bits))
     kind = "scores" if layer.threshold is None else "codes"
     title = f"  // {layer.name}: {prod(layer.shape)} codes of {bits} bit to {len(units)} {kind} of {given} bit"
-    level = 0
+    read, level = (source, prod(layer.shape) * bits), 0
     while module.clocked and max(len(unit.rows) for unit in units) > ROWS:
         level += 1
         module.lines += ["", f"{title}; partial sums, stage {level}"]
-        partial: list[tuple[str, int, str]] = []
+        parts, total = list[_Sum](), 0
         for i, unit in enumerate(units):
-            groups = np.array_split(np.arange(len(unit.rows)), -(-len(unit.rows) // ROWS)) if unit.rows else []
             words: list[Row] = []
-            for j, group in enumerate(groups):
-                rows = [unit.rows[row] for row in group]
-                width = min(unit.width, sum(((1 << w.bits) - 1) << w.place for row in rows for w in row).bit_length())
-                partial.append((f"{unit.name}_{level}_{j}", width, _total(rows, width)))
-                words.append([_Word(0, width, partial[-1][0])])
+            for j, group in enumerate(_groups(unit.rows)):
+                most = sum(((1 << word.bits) - 1) << word.place for row in group for word in row)
+                width, part = min(unit.width, most.bit_length()), f"{unit.name}_{j}"
+                parts.append(_Sum(unit.reads, part, width, group, part, "" if j else unit.note))
+                words.append([_Word(0, width, _slice(unit.reads, total, width))])
+                total += width
             units[i] = unit._replace(rows=words)
-        module.stage(partial)
+        module.layer(f"{name}_part{level}", read, parts, total)
+        read = (f"{name}_part{level}", total)
     module.lines += ["", title]
-    for unit in units:
-        module.lines.append(f"  // {unit.note}")
-        if unit.rows:
-            module.lines.append(f"  wire [{unit.width - 1}:0] {unit.name} = {_total(unit.rows, unit.width)};")
-    module.vector(name, given, [unit.gives for unit in units])
+    module.layer(name, read, units, len(units) * given)
     return name
+
+
+def _groups(rows: list[Row]) -> list[list[Row]]:
+    """Return operands in groups of about one size, none larger than 16."""
+    size = -(-len(rows) // max(1, -(-len(rows) // ROWS)))
+    return [rows[start : start + size] for start in range(0, len(rows), size)] if rows else []
 
 
 def _units(layer: Sums, source: str, bits: int, score_bits: int) -> Iterator[_Sum]:
@@ -251,20 +262,20 @@ def _units(layer: Sums, source: str, bits: int, score_bits: int) -> Iterator[_Su
         if layer.threshold is None:
             bias = int(layer.bias[unit])
             rows = _rows(weight.tolist(), codes, (source, bits), bias, score_bits)
-            yield _Sum(name, score_bits, rows, name if rows else f"{score_bits}'d0", f"{note}, plus {bias}")
+            yield _Sum(source, name, score_bits, rows, name if rows else f"{score_bits}'d0", f"{note}, plus {bias}")
         elif not live:
-            yield _Sum(name, 0, [], f"{given}'d{always}", f"{note}, always {always}")
+            yield _Sum(source, name, 0, [], f"{given}'d{always}", f"{note}, always {always}")
         elif len(stairs) == 1:
             half = max((live[0] - least).bit_length(), (largest - live[0] - 1).bit_length())
             rows = _rows(weight.tolist(), codes, (source, bits), (1 << half) - 1 - live[0], half + 1)
             gives = f"{name} >= {half + 1}'d{1 << half}"
-            yield _Sum(name, half + 1, rows, gives, f"{note}, 1 above {live[0]}")
+            yield _Sum(source, name, half + 1, rows, gives, f"{note}, 1 above {live[0]}")
         else:
             width = (largest - least).bit_length()
             rows = _rows(weight.tolist(), codes, (source, bits), -least, width)
             words = [_Word(0, 1, f"({name} > {width}'d{stair - least})") for stair in live]
             gives = _total([*([word] for word in words), *_constant(always)], given)
-            yield _Sum(name, width, rows, gives, f"{note}, {always} and 1 above each of {live}")
+            yield _Sum(source, name, width, rows, gives, f"{note}, {always} and 1 above each of {live}")
 
 
 def _rows(weight: list[int], codes: list[int], source: tuple[str, int], offset: int, width: int) -> list[Row]:
@@ -336,14 +347,14 @@ def _pool(module: Module, layer: Pool, source: str, bits: int, shape: tuple[int,
         wire, larger = f"[{bits - 1}:0]", f"{name}_larger"
         module.lines += [f"  function {wire} {larger};", f"    input {wire} a;", f"    input {wire} b;"]
         module.lines += [f"    {larger} = (a > b) ? a : b;", "  endfunction"]
-    values = []
+    reads, sums = f"{name}_in", list[_Sum]()
     for window in windows.reshape(-1, prod(layer.size)).tolist():
-        texts = [_slice(source, code * bits, bits) for code in window]
+        texts = [_slice(reads, code * bits, bits) for code in window]
         while len(texts) > 1 and bits > 1:
             pairs = [f"{larger}({a}, {b})" for a, b in zip(texts[::2], texts[1::2], strict=False)]
             texts = pairs + texts[2 * len(pairs) :]
-        values.append(" | ".join(texts))
-    module.vector(name, bits, values)
+        sums.append(_Sum(reads, "", 0, [], " | ".join(texts), ""))
+    module.layer(name, (source, prod(shape) * bits), sums, len(sums) * bits)
     return name
 
 
