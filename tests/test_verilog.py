@@ -20,7 +20,7 @@ from tests.networks import drawn, network, samples
 
 icarus = pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus Verilog (iverilog) is not installed")
 verilator = pytest.mark.skipif(
-    shutil.which("verilator") is None or shutil.which("c++") is None, reason="Verilator or a C++ compiler is missing"
+    None in map(shutil.which, ("verilator", "c++", "make")), reason="Verilator, a C++ compiler or make is not installed"
 )
 yosys = pytest.mark.skipif(shutil.which("yosys") is None, reason="Yosys (yosys) is not installed")
 both = pytest.mark.parametrize("pipelined", [False, True], ids=["combinational", "pipelined"])
