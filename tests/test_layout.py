@@ -57,7 +57,7 @@ ALLOWED = {
     "freeze": {"grid", "hard_layers", "parts", "hardnet", "step"},
     "run_folder": {"hardnet", "report", "storage", "version"},
 }
-ANYTHING = {"cli", "__main__", "__init__"}
+ANYTHING = {"cli", "commands", "__main__", "__init__"}
 
 
 def imported(path: Path) -> set[str]:

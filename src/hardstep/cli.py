@@ -23,6 +23,7 @@ from rich.table import Table
 from torch import nn
 
 from hardstep import data as data_module
+from hardstep.commands import Export, Simplify, Summary, load_hardnet
 from hardstep.data import Data
 from hardstep.fit import Method, fit, score
 from hardstep.freeze import freeze
@@ -35,10 +36,9 @@ from hardstep.nets import MLP, ConvNet4
 from hardstep.ranks import launched_fabric
 from hardstep.rules import BackwardRule
 from hardstep.run_folder import RunFolder
-from hardstep.simplify import simplify
 from hardstep.verify import verify
 
-__all__ = ["Simplify", "Summary", "Train", "Verify", "main"]
+__all__ = ["Train", "Verify", "main"]
 
 METHODS = (GradientDescent, BCD, MarginBCD, RandomFeatures)  # importing a method is what makes it known here
 
@@ -143,58 +143,12 @@ class Resume:
 
 
 @dataclass(frozen=True)
-class Summary:
-    """Print the layers of a frozen network: shapes, bits, bytes, MACs.
-
-    Parameters
-    ----------
-    run
-        A run folder, or a file hardnet.safetensors.
-    """
-
-    run: tyro.conf.Positional[Path]
-
-    def print(self, console: Console) -> int:
-        """Print the table."""
-        console.print(load_hardnet(self.run).summary(), highlight=False, soft_wrap=True)
-        return 0
-
-
-@dataclass(frozen=True)
-class Simplify:
-    """Remove what a frozen network does not need; every score stays the same integer for every input.
-
-    Writes the smaller network beside the frozen one, which stays as it is, and prints its layers.
-
-    Parameters
-    ----------
-    run
-        A run folder, or a file hardnet.safetensors.
-    out
-        The file to write; by default simplified.safetensors in the same folder.
-    """
-
-    run: tyro.conf.Positional[Path]
-    out: Path | None = None
-
-    def print(self, console: Console) -> int:
-        """Simplify, write the file, print the table and both sizes."""
-        before = load_hardnet(self.run)
-        after = simplify(before)
-        out = self.out or (self.run if self.run.is_dir() else self.run.parent) / "simplified.safetensors"
-        after.save(out)
-        console.print(after.summary(), highlight=False, soft_wrap=True)
-        sizes = f"{before.nbytes:,} bytes before, {after.nbytes:,} after"
-        console.print(f"{sizes}\nwritten to {out}", style="dim", highlight=False, soft_wrap=True)
-        return 0
-
-
-@dataclass(frozen=True)
 class Verify:
     """Check that what was shipped is what was trained, and that all its forms agree bit for bit.
 
     Freezes the run's float network again (must give the same integers), then compares every form of the frozen
-    network with the NumPy reference on the test part. Ends with status 1 where a form differs.
+    network that can run here (file, engine, C, ONNX, Verilog) with the NumPy reference on the test part and on inputs
+    that look for trouble. Ends with status 1 where a form differs.
 
     Parameters
     ----------
@@ -219,8 +173,10 @@ class Verify:
         for column in ("form", "samples", "scores that differ", "labels that differ", ""):
             table.add_column(column, justify="left" if column in ("form", "") else "right")
         for check in result.checks:
-            verdict = ("equal" if check.ok else "DIFFERS") if check.exact else "before rounding"
+            verdict = ("equal" if check.ok else f"DIFFERS: {check.first}") if check.exact else "before rounding"
             scores = f"{check.scores_differing}" if check.exact else "-"
+            if check.refused:
+                verdict = f"not made: {check.refused}"
             table.add_row(check.form, f"{check.rows:,}", scores, f"{check.labels_differing}", verdict)
         console.print(table)
         return 0 if result else 1
@@ -245,7 +201,7 @@ def _dispatch(arguments: list[str], console: Console) -> int:
             return parse_train(rest).run(console, rest, folder)
         train = parse_train(rest)
         return train.run(console, rest, train.folder)
-    kinds: tuple[type[Summary | Simplify | Verify], ...] = (Summary, Simplify, Verify)
+    kinds: tuple[type[Summary | Simplify | Export | Verify], ...] = (Summary, Simplify, Export, Verify)
     for kind in kinds:
         if command == kebab(kind):
             return tyro.cli(kind, args=rest, prog=f"hardstep {command}").print(console)
@@ -334,11 +290,6 @@ def _replace(instance: Any, path: list[str], value: Any) -> Any:
     if len(path) > 1:
         value = _replace(getattr(instance, path[0]), path[1:], value)
     return dataclasses.replace(instance, **{path[0]: value})
-
-
-def load_hardnet(run: Path) -> HardNet:
-    """Load a frozen network from a run folder or a file."""
-    return HardNet.load(RunFolder(run).hardnet if run.is_dir() else run)
 
 
 def as_numpy(net: nn.Module, hard: HardNet) -> Callable[[NDArray[Any]], NDArray[Any]]:

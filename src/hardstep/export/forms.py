@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
+import weakref
 from collections.abc import Callable
 from importlib.util import find_spec
 from itertools import product
@@ -52,19 +53,20 @@ def c_form(hard: HardNet, *, options: tuple[str, ...] = ("-O1",), lanes: int = 6
     RuntimeError
         If the compiler refuses it.
     """
-    folder = tempfile.TemporaryDirectory(prefix="hardstep-")
-    source, program = Path(folder.name) / "net.c", Path(folder.name) / "net"
+    folder = tempfile.mkdtemp(prefix="hardstep-")
+    source, program = Path(folder) / "net.c", Path(folder) / "net"
     source.write_text(to_c(hard, lanes=lanes))
     command = [str(compiler()), "-std=c99", *options, "-DNET_MAIN", str(source), "-o", str(program)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
 
-    def run(x: NDArray[Any], kept: tempfile.TemporaryDirectory[str] = folder) -> NDArray[np.int64]:
+    def run(x: NDArray[Any]) -> NDArray[np.int64]:
         codes = hard.codes(x)
         out = subprocess.run([program], input=codes.tobytes(), capture_output=True, check=True).stdout
         return np.array(out.split(), np.int64).reshape(len(codes), -1)
 
+    weakref.finalize(run, shutil.rmtree, folder, ignore_errors=True)
     return run
 
 

@@ -1,0 +1,162 @@
+"""Commands on a frozen network: summary, simplify, export. No torch is loaded for them beyond the command line's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+from hardstep.engine import Engine
+from hardstep.export.c import LAYOUTS, write_c
+from hardstep.hardnet import HardNet
+from hardstep.run_folder import RunFolder
+from hardstep.simplify import simplify
+from hardstep.storage import write_bytes
+
+__all__ = ["Export", "Simplify", "Summary", "load_hardnet"]
+
+TARGETS = ("c", "onnx", "qonnx", "verilog")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Print the layers of a frozen network: shapes, bits, bytes, MACs, and which kernels run it here and why.
+
+    Parameters
+    ----------
+    run
+        A run folder, or a file hardnet.safetensors.
+    """
+
+    run: tyro.conf.Positional[Path]
+
+    def print(self, console: Console) -> int:
+        """Print the table."""
+        hard = load_hardnet(self.run)
+        console.print(hard.summary(), highlight=False, soft_wrap=True)
+        console.print(kernels(hard), highlight=False, soft_wrap=True)
+        return 0
+
+
+@dataclass(frozen=True)
+class Simplify:
+    """Remove what a frozen network does not need; every score stays the same integer for every input.
+
+    Writes the smaller network beside the frozen one, which stays as it is, and prints its layers.
+
+    Parameters
+    ----------
+    run
+        A run folder, or a file hardnet.safetensors.
+    out
+        The file to write; by default simplified.safetensors in the same folder.
+    """
+
+    run: tyro.conf.Positional[Path]
+    out: Path | None = None
+
+    def print(self, console: Console) -> int:
+        """Simplify, write the file, print the table and both sizes."""
+        before = load_hardnet(self.run)
+        after = simplify(before)
+        out = self.out or (self.run if self.run.is_dir() else self.run.parent) / "simplified.safetensors"
+        after.save(out)
+        console.print(after.summary(), highlight=False, soft_wrap=True)
+        sizes = f"{before.nbytes:,} bytes before, {after.nbytes:,} after"
+        console.print(f"{sizes}\nwritten to {out}", style="dim", highlight=False, soft_wrap=True)
+        return 0
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a frozen network as C, ONNX, QONNX or Verilog; the scores stay the same integers.
+
+    Parameters
+    ----------
+    run
+        A run folder, or a file hardnet.safetensors.
+    to
+        c, onnx, qonnx or verilog.
+    out
+        The file to write, for C of another layout than "file" the folder; by default <name>.c, .onnx, .qonnx.onnx or .v.
+    name
+        Name of the functions or of the module.
+    layout
+        Of C: file, folder (with the runtime for all instruction sets), cmake or arduino.
+    lanes
+        Of C: bits of a vector, 64 to run everywhere.
+    small
+        Of C: 2 kB less flash, slower.
+    pipelined
+        Of Verilog: registers between layers.
+    """
+
+    run: tyro.conf.Positional[Path]
+    to: str = "c"
+    out: Path | None = None
+    name: str = "net"
+    layout: str = "file"
+    lanes: int = 64
+    small: bool = False
+    pipelined: bool = False
+
+    def print(self, console: Console) -> int:
+        """Write the export and say where it is."""
+        if self.to not in TARGETS:
+            raise ValueError(f"--to takes one of {', '.join(TARGETS)}; got {self.to!r}")
+        hard = load_hardnet(self.run)
+        written = self._c(hard) if self.to == "c" else [self._one(hard)]
+        for path in written:
+            console.print(f"{path}  {path.stat().st_size:,} bytes", highlight=False, soft_wrap=True)
+        return 0
+
+    def _c(self, hard: HardNet) -> list[Path]:
+        """Write C: one file, or a folder."""
+        if self.layout not in LAYOUTS:
+            raise ValueError(f"--layout takes one of {', '.join(LAYOUTS)}; got {self.layout!r}")
+        how = {"name": self.name, "lanes": self.lanes, "small": self.small}
+        if self.layout == "file":
+            out = self.out or Path(f"{self.name}.c")
+            how["name"] = self.name if self.out is None or self.name != "net" else identifier(out.stem)
+            return write_c(hard, out.parent, **how)  # type: ignore[arg-type]
+        return write_c(hard, self.out or Path(self.name), layout=self.layout, **how)  # type: ignore[arg-type]
+
+    def _one(self, hard: HardNet) -> Path:
+        """Write what is one file."""
+        if self.to == "verilog":
+            from hardstep.export.verilog import to_verilog
+
+            content = to_verilog(hard, name=self.name, pipelined=self.pipelined).encode()
+        else:
+            from hardstep.export.onnx import to_onnx, to_qonnx
+
+            content = to_onnx(hard) if self.to == "onnx" else to_qonnx(hard)
+        ending = {"onnx": "onnx", "qonnx": "qonnx.onnx", "verilog": "v"}[self.to]
+        out = self.out or Path(f"{self.name}.{ending}")
+        write_bytes(out, content)
+        return out
+
+
+def kernels(hard: HardNet) -> str:
+    """Return which kernels run a network here, for one sample and for many, and why."""
+    engine = Engine(hard)
+    if engine.reason:
+        return f"run by the NumPy reference: {engine.reason}"
+    lines = [f"run by the C runtime, {engine.isa}, vectors of {engine.lanes} bits:"]
+    one, many = engine.kernels(1), engine.kernels(10**6)
+    for few, lots in zip(one, many, strict=True):
+        lines.append(f"  {few}" + (f"; in large batches {lots}" if lots.kernel != few.kernel else ""))
+    return "\n".join(lines)
+
+
+def identifier(text: str) -> str:
+    """Return a name that C allows, from that of a file."""
+    kept = "".join(c if c.isascii() and c.isalnum() else "_" for c in text)
+    return kept if kept[:1].isalpha() else f"net_{kept}"
+
+
+def load_hardnet(run: Path) -> HardNet:
+    """Load a frozen network from a run folder or a file."""
+    return HardNet.load(RunFolder(run).hardnet if run.is_dir() else run)
