@@ -59,6 +59,36 @@ def test_summary_and_verify_read_the_run_folder(capsys: pytest.CaptureFixture[st
     assert "DIFFERS" not in out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "files"),
+    [
+        ([], ["net.c", "net.h"]),
+        (["--out", "deep/cat-1.c"], ["deep/cat_1.c", "deep/cat_1.h"]),
+        (["--layout", "cmake", "--name", "cat"], ["cat/cat.c", "cat/hardstep.c", "cat/CMakeLists.txt"]),
+        (["--to", "verilog", "--name", "cat"], ["cat.v"]),
+        (["--to", "onnx"], ["net.onnx"]),
+        (["--to", "qonnx", "--out", "finn.onnx"], ["finn.onnx"]),
+    ],
+)
+def test_export_writes_what_it_names(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], files: list[str]
+) -> None:
+    if "onnx" in str(arguments):
+        pytest.importorskip("onnx")
+    run(capsys, "train", *SMALL, "--name", "a")
+    status, out, err = run(capsys, "export", "runs/a", *arguments)
+    assert status == 0, err
+    for file in files:
+        assert file in out
+        assert (tmp_path / file).stat().st_size > 300
+
+
+def test_summary_says_which_kernels_run_the_network(capsys: pytest.CaptureFixture[str]) -> None:
+    run(capsys, "train", *SMALL, "--name", "a")
+    _, out, _ = run(capsys, "summary", "runs/a")
+    assert "layer 1: bytes" in out or "the NumPy reference" in out
+
+
 def test_verify_fails_where_the_shipped_network_is_not_the_trained_one(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -112,6 +142,8 @@ def test_help_shows_every_choice_and_hyperparameter_with_its_default(capsys: pyt
         (["train", "--method", "magic"], "--method takes one of gradient-descent, random-features"),
         (["fly"], "there is no command 'fly'"),
         (["summary", "runs/none"], "there is no file runs/none"),
+        (["export", "runs/none"], "there is no file runs/none"),
+        (["export", "runs/none", "--to", "vhdl"], "--to takes one of c, onnx, qonnx, verilog; got 'vhdl'"),
         (["verify", "runs/none"], "is no run folder: it has no config.json"),
         (["train", "--weight-bits", "99", *SMALL], "weight_bits must be 2 to 16, got 99"),
         (["train", "--method.batch-size", "5000", *SMALL], "batch_size=5000 is larger than the data"),

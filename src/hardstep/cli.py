@@ -170,8 +170,8 @@ class Verify:
         x = part.take(list(range(len(part))))[0].numpy()
         result = verify(hard, x, forms={"frozen again": again}, floats={"float network": as_numpy(net, hard)})
         table = Table(title=f"{self.run}: against the NumPy reference")
-        for column in ("form", "samples", "scores that differ", "labels that differ", ""):
-            table.add_column(column, justify="left" if column in ("form", "") else "right")
+        for column in ("form", "samples", "other scores", "other labels", ""):
+            table.add_column(column, justify="left" if column in ("form", "") else "right", no_wrap=column == "form")
         for check in result.checks:
             verdict = ("equal" if check.ok else f"DIFFERS: {check.first}") if check.exact else "before rounding"
             scores = f"{check.scores_differing}" if check.exact else "-"

@@ -1,4 +1,4 @@
-"""Commands on a frozen network: summary, simplify, export. No torch is loaded for them beyond the command line's own."""
+"""Commands on a frozen network: summary, simplify, export."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Export:
     to
         c, onnx, qonnx or verilog.
     out
-        The file to write, for C of another layout than "file" the folder; by default <name>.c, .onnx, .qonnx.onnx or .v.
+        The file to write, or the folder for C in another layout than "file"; by default from the name.
     name
         Name of the functions or of the module.
     layout
