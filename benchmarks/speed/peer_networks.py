@@ -18,15 +18,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from cases import Case, Run
+from cases import Case, Run, UnsuitedError
 from numpy.typing import NDArray
 from peer_bytes import Node, Onnx, onnx_run, with_threads
 from timing import measure
 
+from hardstep.lowered import convolve
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import RESULTS, record
 
-PADS = {"pads": [1] * 4, "kernel_shape": [3, 3]}
 POOL: Node = ("MaxPool", {}, {"kernel_shape": [2, 2], "strides": [2, 2]})
 FLAT: Node = ("Flatten", {}, {})
 ZERO, SIGNED_ZERO = np.uint8(0), np.int8(0)
@@ -34,11 +35,13 @@ ZERO, SIGNED_ZERO = np.uint8(0), np.int8(0)
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """Weights (m, k), or (m, c, 3, 3) with padding 1, and thresholds, none for the read-out; then a 2x2 pooling."""
+    """Weights (m, k), or (m, c, i, j) with padding, and thresholds, none for the read-out; then a 2x2 pooling."""
 
     weight: NDArray[np.int64]
-    threshold: NDArray[np.int64] | None
+    threshold: NDArray[np.int64] | None  # (m,), or (m, h, w) where they depend on the position
     pool: bool = False
+    padding: int = 1
+    bias: NDArray[np.int64] | None = None  # of the read-out
 
     @property
     def conv(self) -> bool:
@@ -49,14 +52,22 @@ class Layer:
     def limit(self) -> NDArray[np.int64]:
         """The thresholds, shaped to be compared with the sums."""
         given = np.zeros(len(self.weight), np.int64) if self.threshold is None else self.threshold
-        return given[:, None, None] if self.conv else given
+        return given[:, None, None] if self.conv and given.ndim == 1 else given
+
+    @property
+    def pads(self) -> dict[str, list[int]]:
+        """Padding and kernel as ONNX wants them."""
+        return {"pads": [self.padding] * 4, "kernel_shape": list(self.weight.shape[2:])}
 
     def run(self, codes: NDArray[np.uint8]) -> NDArray[Any]:
         """Return codes or scores."""
-        codes = codes if self.conv else codes.reshape(len(codes), -1)
-        sums = Case(codes, self.weight, np.zeros(len(self.weight), np.int64)).sums
+        if self.conv:
+            sums = convolve(codes, self.weight, (1, 1), (self.padding, self.padding))
+        else:
+            flat = codes.reshape(len(codes), -1)
+            sums = Case(flat, self.weight, np.zeros(len(self.weight), np.int64)).sums
         if self.threshold is None:
-            return sums
+            return sums + (0 if self.bias is None else self.bias)
         fires = (sums > self.limit).astype(np.uint8)
         if self.pool:
             n, m, h, w = fires.shape
@@ -102,7 +113,7 @@ def onnx_integer(layers: tuple[Layer, ...], x: NDArray[np.uint8], scores: NDArra
         signed = layer.weight.astype(np.int8)
         rest = {"xz": ZERO, "wz": SIGNED_ZERO}
         if layer.conv:
-            nodes.append(("ConvInteger", {"w": signed} | rest, PADS))
+            nodes.append(("ConvInteger", {"w": signed} | rest, layer.pads))
         else:
             nodes.append(("MatMulInteger", {"w": np.ascontiguousarray(signed.T)} | rest, {}))
         if layer.threshold is not None:
@@ -113,6 +124,8 @@ def onnx_integer(layers: tuple[Layer, ...], x: NDArray[np.uint8], scores: NDArra
 
 def onnx_saturated(layers: tuple[Layer, ...], x: NDArray[np.uint8], scores: NDArray[np.int64], threads: int) -> Run:
     """QGemm or QLinearConv whose codes saturate to 0 and 255: no operators between; scores come 255-fold."""
+    if any(layer.limit.shape[1:] > (1, 1) for layer in layers if layer.conv):
+        raise UnsuitedError("one bias a channel cannot be a threshold that depends on the position")
     nodes: list[Node] = []
     one, fine = np.float32(1), np.float32(1 / 255)
     for i, layer in enumerate(layers):
@@ -126,7 +139,7 @@ def onnx_saturated(layers: tuple[Layer, ...], x: NDArray[np.uint8], scores: NDAr
         bias = {"b": (-layer.threshold * (255 if i else 1)).astype(np.int32)}
         target = {"ys": one if i else fine, "yz": ZERO}
         if layer.conv:
-            nodes.append(("QLinearConv", given | target | bias, PADS))
+            nodes.append(("QLinearConv", given | target | bias, layer.pads))
         else:
             nodes.append(("QGemm", given | bias | target, {"domain": "com.microsoft"}))
         nodes += [POOL] if layer.pool else []
@@ -139,7 +152,7 @@ def onnx_float(layers: tuple[Layer, ...], x: NDArray[np.uint8], scores: NDArray[
     for i, layer in enumerate(layers):
         nodes += [FLAT] if i and layers[i - 1].conv and not layer.conv else []
         weight = layer.weight.astype(np.float32)
-        nodes.append(("Conv", {"w": weight}, PADS) if layer.conv else ("Gemm", {"w": weight}, {"transB": 1}))
+        nodes.append(("Conv", {"w": weight}, layer.pads) if layer.conv else ("Gemm", {"w": weight}, {"transB": 1}))
         if layer.threshold is not None:
             nodes += [("Greater", {"t": layer.limit.astype(np.float32)}, {}), ("Cast", {}, {"to": 1})]
         nodes += [POOL] if layer.pool else []
@@ -161,7 +174,7 @@ def torch_float(layers: tuple[Layer, ...], x: NDArray[np.uint8], scores: NDArray
         with torch.inference_mode():
             for layer, weight, limit in zip(layers, weights, limits, strict=True):
                 if layer.conv:
-                    value = functional.conv2d(value, weight, padding=1)
+                    value = functional.conv2d(value, weight, padding=layer.padding)
                 else:
                     value = functional.linear(value.flatten(1), weight)
                 if layer.threshold is not None:
@@ -191,8 +204,12 @@ def ready_networks(
     runs, wrong = {}, {}
     for name, (prepare, factor) in NETWORKS.items():
         if name.startswith("torch") or Onnx().available() is None:
-            runs[name] = prepare(layers, x, scores, threads)
-            wrong[name] = int((np.asarray(runs[name]()) != factor * scores).sum())
+            try:
+                runs[name] = prepare(layers, x, scores, threads)
+            except UnsuitedError:
+                continue
+            bias = 0 if layers[-1].bias is None else layers[-1].bias  # added by no peer: not worth a node
+            wrong[name] = int((np.asarray(runs[name]()) != factor * (scores - bias)).sum())
     return runs, wrong
 
 

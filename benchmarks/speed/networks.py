@@ -1,0 +1,159 @@
+"""Whole trained networks: images a second of the engine, onnxruntime and PyTorch, and bytes on disk.
+
+    HARDSTEP_DATA=... python benchmarks/speed/networks.py fashion-mnist [--sweeps 2] [--rounds 5] [--picture FILE]
+
+Trains the default multi-layer perceptron and convnet4 for a few sweeps (weights are real, accuracy is not the point),
+freezes them to 8 bits, and once more with every weight replaced by its sign. All run the same integers: the engine by
+its Python call, the peers by their leanest (peer_networks.py), batch 1 and 256, one thread and two. Four minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peer_networks import Layer, ready_networks
+from timing import measure
+from torch import nn
+
+import hardstep as hs
+from hardstep.hardnet import HardNet
+from hardstep.lowered import Sums, lower
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from record import RESULTS, record
+
+BATCHES = (1, 256)
+
+
+def binary(net: nn.Module, x: torch.Tensor) -> nn.Module:
+    """Replace every weight by its sign, in place; normalisation takes its statistics anew from some rows."""
+    with torch.no_grad():
+        for module in net.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                module.weight.copy_(torch.where(module.weight > 0, 1.0, -1.0))
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                module.reset_running_stats()
+                module.momentum = None
+        net.train()
+        for _ in range(3):
+            net(x)
+        net.eval()
+    return net
+
+
+def layers_of(hard: HardNet) -> tuple[Layer, ...]:
+    """Return what the peers are to compute."""
+    found: list[Layer] = []
+    for layer in lower(hard):
+        if not isinstance(layer, Sums):
+            found[-1] = Layer(found[-1].weight, found[-1].threshold, True, found[-1].padding)
+            continue
+        dense = layer.out_shape[1:] == (1, 1)
+        weight = layer.weight.reshape(len(layer.weight), -1) if dense else layer.weight
+        if layer.threshold is None:
+            found.append(Layer(weight, None, bias=layer.bias))
+            continue
+        limit = layer.threshold[:, 0]
+        limit = limit[:, 0, 0] if limit.shape[1:] == (1, 1) else limit
+        found.append(Layer(weight, limit, padding=layer.padding[0]))
+    return tuple(found)
+
+
+def sizes(hard: HardNet, net: nn.Module) -> dict[str, int]:
+    """Return bytes on disk: the frozen file, the model of the C runtime, ONNX, and the float weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        hard.save(Path(folder) / "net")
+        found = {"hardnet": (Path(folder) / "net").stat().st_size}
+    found["float32"] = sum(4 * p.numel() for p in net.parameters())
+    try:
+        from hardstep.export.onnx import to_onnx
+
+        found["onnx"] = len(to_onnx(hard))
+    except ImportError:
+        pass
+    return found
+
+
+def compare(name: str, hard: HardNet, x: np.ndarray, rounds: int) -> dict[str, dict[str, Any]]:
+    """Return the times of every form at every batch and number of threads."""
+    found: dict[str, dict[str, Any]] = {}
+    layers = layers_of(hard)
+    for batch in BATCHES:
+        rows = np.ascontiguousarray(x[:batch])
+        for threads in (1, 2) if (os.cpu_count() or 1) > 1 else (1,):
+            flat = rows if layers[0].conv else rows.reshape(batch, -1)
+            runs, wrong = ready_networks(layers, flat, threads)
+            engine = hs.Engine(hard, sample=x[:64], threads=threads)
+            assert np.array_equal(engine(rows), hard(rows))
+            runs["hardstep"] = lambda engine=engine, rows=rows: engine(rows)
+            times = measure(runs, rounds=rounds, threads=dict.fromkeys(runs, threads))
+            mine = times["hardstep"]["seconds"]
+            line = f"{name}, batch {batch}, {threads} threads: {batch / mine:,.0f} images/s"
+            for peer, timed in times.items():
+                if peer != "hardstep":
+                    line += f"; {timed['seconds'] / mine:.2f} x {peer}" + (
+                        f" ({wrong[peer]} wrong)" * bool(wrong[peer])
+                    )
+            print(line, flush=True)
+            found[f"{batch}, {threads} threads"] = {k: batch / v["seconds"] for k, v in times.items()}
+    return found
+
+
+def draw(speeds: dict[str, dict[str, dict[str, Any]]], path: Path) -> None:
+    """Draw images a second at one thread, a panel a batch."""
+    import matplotlib.pyplot as plt
+
+    forms = ["hardstep", "onnxruntime integer", "onnxruntime saturated", "onnxruntime float", "torch float"]
+    figure, axes = plt.subplots(1, len(BATCHES), figsize=(11, 3.6), constrained_layout=True)
+    for axis, batch in zip(axes, BATCHES, strict=True):
+        for i, form in enumerate(forms):
+            values = [speed[f"{batch}, 1 threads"].get(form, np.nan) for speed in speeds.values()]
+            axis.bar(np.arange(len(speeds)) + 0.16 * (i - 2), values, 0.16, label=form)
+        axis.set(title=f"batch {batch}, one thread", yscale="log", ylabel="images a second")
+        axis.set_xticks(range(len(speeds)), list(speeds), fontsize=8)
+    axes[0].legend(fontsize=8)
+    figure.savefig(path, dpi=130)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="?", default="fashion-mnist")
+    parser.add_argument("--sweeps", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--picture", type=Path)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    data = hs.data.load(options.data)
+    assert data.test is not None
+    x = data.test.take(list(range(min(256, len(data.test)))))[0].numpy()
+    speeds = {}
+    for name, recipe in (("mlp", hs.nets.MLP()), ("convnet4", hs.nets.ConvNet4())):
+        net = recipe(data.shape, data.outputs, 0)
+        hs.fit(net, data, hs.GradientDescent(), sweeps=options.sweeps, progress=False)
+        for kind in ("8-bit", "binary"):
+            if kind == "binary":
+                rows = data.train.take(list(range(1000)))[0]
+                values = torch.from_numpy(data.train.grid.value(rows.numpy())) if data.train.grid else rows.float()
+                net = binary(net, values)
+            hard = hs.freeze(net, calibrate=data.train)
+            codes = hard.codes(x)
+            speeds[f"{name}, {kind}"] = compare(f"{name}, {kind}", hard, codes, options.rounds)
+            on_disk = sizes(hard, net)
+            print(f"{name}, {kind}: bytes on disk {on_disk}", flush=True)
+            record(
+                options.results, "speed_networks", data=options.data, net=name, weights=kind, nbytes=on_disk,
+                kernels=[str(choice) for choice in hs.Engine(hard).kernels(256)], speeds=speeds[f"{name}, {kind}"],
+            )  # fmt: skip
+    if options.picture:
+        draw(speeds, options.picture)
+
+
+if __name__ == "__main__":
+    main()
