@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 compiled = pytest.mark.skipif(not available_isas(), reason="the C runtime is not built: no C compiler")
 LANES = (64, 128, 256, 512)
 SIZES = (1, 7, 8, 9, 63, 64, 65, 127, 511, 512, 513, 4095, 8191, 8192)
-WAYS = [(isa, lanes, only) for isa, lanes, only in product(available_isas(), LANES, ("outputs", "samples"))]
+WAYS = [(isa, lanes, only) for isa, lanes, only in product(available_isas(), LANES, ("outputs", "samples", "rows"))]
 
 
 def forms(net: HardNet) -> Iterator[tuple[str, Engine]]:
@@ -194,7 +194,7 @@ def test_numbers_and_labels_and_wrong_shapes_are_treated_as_the_reference_does()
     x = data.test.x.numpy()
     engine = Engine(hard, sample=x)
     assert np.array_equal(engine.predict(x), hard.predict(x))
-    assert [choice.kernel for choice in engine.choices] == [Kernel.BYTES, Kernel.SCORES]
+    assert [choice.kernel for choice in engine.choices] == [Kernel.BYTES, Kernel.ROWS]
     with pytest.raises(ValueError, match="do not fit a network"):
         engine(x[:, :, :5])
 
@@ -205,7 +205,7 @@ def test_bad_options_are_one_clear_error() -> None:
         Engine(net, threads=0)
     with pytest.raises(ValueError, match="instruction set 'sse9' is not here"):
         Engine(net, isa="sse9")
-    with pytest.raises(ValueError, match="only must be one of bytes, outputs, samples, scores; got 'x'"):
+    with pytest.raises(ValueError, match="only must be one of bytes, outputs, samples, rows; got 'x'"):
         Engine(net, only="x")
     with pytest.raises(ValueError, match="lanes must be one of"):
         Engine(net, lanes=100)
@@ -261,7 +261,7 @@ def test_mutated_models_are_refused_or_run_without_reading_outside(tmp_path: Pat
     )
     if built.returncode:
         pytest.skip(f"the compiler has no sanitisers: {built.stderr.decode()[-200:]}")
-    for seed, only in product(range(4), ("outputs", "samples")):
+    for seed, only in product(range(3), ("outputs", "samples", "rows")):
         layers = lower(drawn(seed))
         model = tmp_path / "model"
         model.write_bytes(pack(layers, plan(layers, lanes=128, batch=10**6, only=only), tile=3).data)
@@ -280,7 +280,7 @@ def test_packed_bits_in_and_out(shape: tuple[int, int, int]) -> None:
     codes = generator.integers(0, 2, (20, *shape)).astype(np.uint8)
     x = pack_bits(codes.transpose(0, 2, 3, 1))
     wanted = pack_bits(layer.run(codes).transpose(0, 2, 3, 1)).reshape(20, -1)
-    for only in ("outputs", "samples"):
+    for only in ("outputs", "samples", "rows"):
         packed = pack([layer], plan([layer], lanes=64, batch=10**6, only=only, packed=True), tile=20, packed=True)
         program = _Program(_load(LIBRARY), packed.data, "baseline")
         out = np.zeros((20, program.outputs), np.int32)

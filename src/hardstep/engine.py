@@ -62,7 +62,7 @@ class Engine:
     lanes
         Widest vectors in bits: 64, 128, 256 or 512; by default what suits the instruction set.
     only
-        A kernel ("bytes", "outputs", "samples", "scores") to take wherever it can run.
+        A kernel ("bytes", "outputs", "samples", "rows") to take wherever it can run.
     library
         Another shared library of the runtime.
 

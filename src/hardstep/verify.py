@@ -72,7 +72,7 @@ def verify(
     """Compare every form of a frozen network with its NumPy reference, on samples and on inputs that look for trouble.
 
     Checked are: the network as written to a file and read back; the packed evaluation (bit planes and popcount; on
-    the first 64 samples); the engine under every instruction set, by lanes of outputs and of samples, on one thread
+    the first 64 samples); the engine under every instruction set, by each family of kernels, on one thread
     and two; and every export that can run here: C by the compiler, ONNX in ONNX Runtime, Verilog in a simulator (on
     64 samples). An export that cannot hold the network exactly refuses it; the check says why and counts as none.
     Where a form differs, networks cut off after each layer say in which layer and unit that begins.
@@ -149,8 +149,8 @@ def _built_in() -> dict[str, Factory]:
 
     found: dict[str, Factory] = {"file": from_file, "packed bits": packed}
     for isa in available_isas():
-        for only in ("outputs", "samples"):
-            found[f"engine, {isa}, lanes of {only}"] = engine(isa, only, 1)
+        for only in ("outputs", "samples", "rows"):
+            found[f"engine, {isa}, {only}"] = engine(isa, only, 1)
     if available_isas():
         found["engine, two threads"] = engine(available_isas()[-1], "", 2)
     return found

@@ -173,7 +173,7 @@ def _kernels(widths: Sequence[int]) -> str:
     for width in widths:
         lines += [f"#define LANES {width}", _inlined("lanes.h", set())]
     outputs = ", ".join(f"outputs_{width}_baseline" if width in widths else "NULL" for width in WIDTHS)
-    table = f"{{bytes_any_baseline, scores_any_baseline, {{{outputs}}}, {{NULL, NULL, NULL, NULL}}}}"
+    table = f"{{bytes_any_baseline, rows_any_baseline, {{{outputs}}}, {{NULL, NULL, NULL, NULL}}}}"
     lines += ["#undef ISA", f"static const kernels hs_kernels[] = {{{table}}};", "int hs_isa(void) { return 0; }"]
     return "\n".join(lines)
 

@@ -22,9 +22,7 @@ MAGIC, VERSION = b"HSTP", 1
 HEAD, STEP = 64, 128
 KINDS = {
     name: i + 1
-    for i, name in enumerate(
-        ("planes", "bytes", "outputs", "samples", "pool", "turn", "back", "scores", "bits", "emit")
-    )
+    for i, name in enumerate(("planes", "bytes", "outputs", "samples", "pool", "turn", "back", "rows", "bits", "emit"))
 }
 NEVER = 2**31 - 1
 
@@ -128,9 +126,7 @@ def _list_bytes(step: Step, tile: int) -> int:
     room, wide = (-(-count // 8) * 8 + 24 for count in (codes, step.terms))
     if step.kind == KINDS["bytes"]:
         return -(-step.terms // 2) * 16
-    if step.kind == KINDS["scores"]:
-        return tile * step.in_planes * room * 2
-    if step.kind == KINDS["outputs"]:
+    if step.kind in (KINDS["outputs"], KINDS["rows"]):
         return (tile * sites * room + (0 if step.flat else wide)) * step.in_planes * 2
     return 0
 
@@ -198,7 +194,7 @@ class _Builder:
         elif choice.kernel is Kernel.SAMPLES:
             self._samples(step, layer, choice.lanes, self._next_frame(i))
         else:
-            self._scores(step, layer)
+            self._rows(step, layer)
 
     def begin_packed(self, layer: Sums) -> int:
         """Take packed bits as input; return the bytes of a sample."""
@@ -289,22 +285,38 @@ class _Builder:
         self._emit(replace(step, **sections, **more))
 
     def _bytes(self, step: Step, layer: Sums) -> None:
-        units, pairs = step.units, -(-step.terms // 2)
-        padded = -(-units // 16) * 16
-        wide = 8 if layer.weight.min() >= -128 and layer.weight.max() <= 127 else 16
-        weight = np.zeros((padded, 2 * pairs), f"<i{wide // 8}")
-        weight[:units, : step.terms] = layer.weight.reshape(units, -1)
+        pairs, bits = -(-step.terms // 2), _width(layer.weight)
+        weight = np.zeros((-(-step.units // 16) * 16, 2 * pairs), f"<i{bits // 8}")
+        weight[: step.units, : step.terms] = layer.weight.reshape(step.units, -1)
         tiled = weight.reshape(-1, 16, pairs, 2).transpose(0, 2, 1, 3)
+        self._compared(step, layer, tiled, kind=KINDS["bytes"], weight_planes=bits)
+
+    def _rows(self, step: Step, layer: Sums) -> None:
+        common = int(np.gcd.reduce(layer.weight, axis=None)) or 1
+        rows = (layer.weight // common).transpose(0, 2, 3, 1).reshape(step.units, step.terms).T
+        bits = _width(rows)
+        weight = np.zeros((step.terms, -(-step.units // 16) * 16), f"<i{bits // 8}")
+        weight[:, : step.units] = rows
+        flush = max(1, min(65_535, (2**15 - 1) // max(1, int(np.abs(rows).max(initial=0)))))
+        blocks = [weight[:, i : i + 64] for i in range(0, weight.shape[1], 64)]
+        if bits == 8:  # whole blocks as bytes weight + 128, in each 32 of them unit j beside unit 16 + j
+            pairs = np.arange(64).reshape(2, 2, 16).transpose(0, 2, 1).ravel()
+            blocks = [(b[:, pairs] ^ -128) if b.shape[1] == 64 else b for b in blocks]
+        weight = np.concatenate([block.ravel() for block in blocks])
+        self._compared(step, layer, weight, kind=KINDS["rows"], weight_planes=bits, shift=flush, offset=common)
+
+    def _compared(self, step: Step, layer: Sums, weight: NDArray[Any], **more: int) -> None:
+        """Append a step whose sums are numbers: thresholds or biases in groups of 16 units."""
+        padded = -(-step.units // 16) * 16
         if layer.threshold is None:
             bias = np.zeros(padded, "<i4")
-            bias[:units] = layer.bias
-            self._finish(step, tiled, bias, np.zeros(0), kind=KINDS["bytes"], weight_planes=wide)
+            bias[: step.units] = layer.bias
+            self._finish(step, weight, bias, np.zeros(0), **more)
             return
         sets, places = _sets(layer.threshold)
         threshold = np.full((len(sets), step.stairs, padded), NEVER, "<i4")
-        threshold[:, :, :units] = sets.transpose(0, 2, 1)
-        more = {"weight_planes": wide, "classes": len(sets), "out_words": -(-units // 64)}
-        self._finish(step, tiled, threshold, places, kind=KINDS["bytes"], **more)
+        threshold[:, :, : step.units] = sets.transpose(0, 2, 1)
+        self._finish(step, weight, threshold, places, classes=len(sets), out_words=-(-step.units // 64), **more)
 
     def _outputs(self, step: Step, layer: Sums, lanes: int) -> None:
         assert layer.threshold is not None
@@ -357,20 +369,15 @@ class _Builder:
             acc_planes=acc_planes, offset=-int(half), start=start, classes=len(sets), out_words=lanes // 64, frame=frame
         )  # fmt: skip
 
-    def _scores(self, step: Step, layer: Sums) -> None:
-        units, terms = step.units, step.terms
-        common = int(np.gcd.reduce(layer.weight, axis=None)) or 1
-        weight = np.zeros((terms, -(-units // 16) * 16), "<i2")
-        weight[:, :units] = (layer.weight // common).transpose(0, 2, 3, 1).reshape(units, terms).T
-        bias = np.zeros(weight.shape[1], "<i4")
-        bias[:units] = layer.bias
-        flush = max(1, min(65_535, (2**15 - 1) // max(1, int(np.abs(weight.astype(np.int64)).max(initial=0)))))
-        self._finish(step, weight, bias, np.zeros(0), kind=KINDS["scores"], shift=flush, offset=common)
-
 
 def _frame(layer: Sums) -> int:
     """Return the padding of a layer as one number."""
     return layer.padding[0] << 16 | layer.padding[1]
+
+
+def _width(weight: NDArray[np.int64]) -> int:
+    """Return the bits in which the kernels of numbers hold weights, 8 or 16."""
+    return 8 if weight.min(initial=0) >= -128 and weight.max(initial=0) <= 127 else 16
 
 
 def _packed(bits: NDArray[Any]) -> NDArray[np.uint8]:

@@ -34,8 +34,8 @@ class Kernel(Enum):
     SAMPLES = "samples"
     """Bit-sliced, lanes are samples: rows of activations are added for each signed digit. Sparse weights are faster."""
 
-    SCORES = "scores"
-    """Rows of 16-bit weights of the set bits are added: read-outs."""
+    ROWS = "rows"
+    """Rows of 8- or 16-bit weights of the set bits are added: read-outs, wide weights."""
 
 
 @dataclass(frozen=True)
@@ -116,10 +116,11 @@ def _costs(layer: Sums, first: bool, lanes: int, width: int, batch: int, bits: f
     costs: dict[Kernel, float] = {}
     if first and _sixteen(layer.weight):
         costs[Kernel.BYTES] = positions * units * terms * PAIR * 256 / max(lanes, 128)
+    common = np.gcd.reduce(layer.weight, axis=None) or 1
+    if not first and small and _sixteen(layer.weight // common):
+        wide = max(2.0, np.abs(layer.weight // common).max(initial=0) / 128)  # small ones are widened, large ones often
+        costs[Kernel.ROWS] = positions * (-(-units // 16) * wide * bits * terms * 256 / max(lanes, 128) + 4 * units)
     if layer.threshold is None:
-        common = np.gcd.reduce(layer.weight, axis=None) or 1
-        if not first and small and _sixteen(layer.weight // common):
-            costs[Kernel.SCORES] = -(-units // 16) * 2 * bits * terms
         return costs
     planes = (layer.largest - layer.least + 1).bit_length()
     _, _, split = offset_planes(layer.weight)

@@ -65,19 +65,23 @@ static int summed(const step *s) {
         && s->stairs <= 255 && s->out_planes == bit_length(s->stairs);
 }
 
-static int good_bytes(const hs_model *m, size_t bytes, const step *s) {
-    const uint64_t terms_ = (uint64_t)s->c * s->kh * s->kw, padded = rounded(s->units, 16);
-    const uint64_t rows = s->stairs ? (uint64_t)s->stairs * s->classes : 1;
+/* Weights of 8 or 16 bits in groups of 16 units; 32-bit thresholds or biases, units beyond the last never fire. */
+static int compared(const hs_model *m, size_t bytes, const step *s) {
+    const uint64_t padded = rounded(s->units, 16), rows = s->stairs ? (uint64_t)s->stairs * s->classes : 1;
     const sum32 *threshold = (const sum32 *)(const void *)(m->data + s->thresholds);
-    if ((uint64_t)s->c * s->h * s->w != m->inputs || terms_ > 1u << 24 || s->stairs > 255) return 0;
-    if (s->weight_planes != 8 && s->weight_planes != 16) return 0;
-    if (!lies(m, bytes, s->weights, s->weights_bytes, padded / 16 * ((terms_ + 1) / 2) * 4 * s->weight_planes)) return 0;
+    if (s->stairs > 255 || (s->weight_planes != 8 && s->weight_planes != 16)) return 0;
     if (!placed(m, bytes, s) || !lies(m, bytes, s->thresholds, s->thresholds_bytes, rows * padded * 4)) return 0;
     if (s->stairs == 0) return s->oh == 1 && s->ow == 1 && s->classes == 1 && s->units == m->outputs;
-    for (uint64_t i = 0; i < rows; i++) /* units beyond the last never fire */
+    for (uint64_t i = 0; i < rows; i++)
         for (uint64_t j = s->units; j < padded; j++)
             if (threshold[i * padded + j] != INT32_MAX) return 0;
     return s->out_planes == bit_length(s->stairs) && s->out_words == rounded(s->units, 64) / 64;
+}
+
+static int good_bytes(const hs_model *m, size_t bytes, const step *s) {
+    const uint64_t terms_ = (uint64_t)s->c * s->kh * s->kw, groups = rounded(s->units, 16) / 16;
+    if ((uint64_t)s->c * s->h * s->w != m->inputs || terms_ > 1u << 24 || !compared(m, bytes, s)) return 0;
+    return lies(m, bytes, s->weights, s->weights_bytes, groups * ((terms_ + 1) / 2) * 4 * s->weight_planes);
 }
 
 static int good_outputs(const hs_model *m, size_t bytes, const step *s) {
@@ -128,11 +132,10 @@ static int good_samples(const hs_model *m, size_t bytes, const step *s) {
     return 1;
 }
 
-static int good_scores(const hs_model *m, size_t bytes, const step *s) {
+static int good_rows(const hs_model *m, size_t bytes, const step *s) {
     const uint64_t terms_ = (uint64_t)s->c * s->kh * s->kw, padded = rounded(s->units, 16);
-    return terms_ <= 65528 && flat(s) && s->oh == 1 && s->ow == 1 && s->units == m->outputs && s->stairs == 0
-        && s->shift >= 1 && s->shift <= 65535 && lies(m, bytes, s->weights, s->weights_bytes, terms_ * padded * 2)
-        && lies(m, bytes, s->thresholds, s->thresholds_bytes, padded * 4);
+    if (terms_ > 65528 || s->shift < 1 || s->shift > 65535 || !compared(m, bytes, s)) return 0;
+    return (s->stairs || flat(s)) && lies(m, bytes, s->weights, s->weights_bytes, terms_ * padded * s->weight_planes / 8);
 }
 
 /* Whether a step is sound and fits what stands before it; `b` becomes what stands behind it. */
@@ -166,14 +169,14 @@ static int good(const hs_model *m, size_t bytes, const step *s, between *b) {
             && s->out_words == rounded(s->c, 64) / 64 && (uint64_t)s->h * s->w * s->out_words * 8 == m->inputs;
     else if (s->kind == EMIT)
         ok = b->layout == OF_OUTPUTS && (uint64_t)s->h * s->w * s->in_planes * s->in_words * 2 == m->outputs;
-    else if (s->kind == SCORES)
-        ok = b->layout == OF_OUTPUTS && good_scores(m, bytes, s);
+    else if (s->kind == ROWS)
+        ok = b->layout == OF_OUTPUTS && good_rows(m, bytes, s);
     if (s->kind == SAMPLES || s->kind == TURN || (s->kind == POOL && of_samples)) {
         next.layout = OF_SAMPLES;
         next.lanes = s->lanes;
         next.frame = s->frame;
     }
-    if (s->kind == SCORES || s->kind == EMIT || (s->kind == BYTES && s->stairs == 0)) next.layout = DONE;
+    if (s->kind == EMIT || ((s->kind == BYTES || s->kind == ROWS) && s->stairs == 0)) next.layout = DONE;
     *b = next;
     return ok;
 }
@@ -189,8 +192,7 @@ static uint64_t map_bytes(const hs_model *m, const between *b) {
 static uint64_t list_bytes(const hs_model *m, const step *s) {
     const uint64_t room = LIST_ROOM(site_codes(s)) + 8, wide = LIST_ROOM(terms(s)) + 8;
     if (s->kind == BYTES) return ((uint64_t)terms(s) + 1) / 2 * 2 * 2 * 4;
-    if (s->kind == SCORES) return (uint64_t)m->tile * s->in_planes * room * 2;
-    if (s->kind == OUTPUTS)
+    if (s->kind == OUTPUTS || s->kind == ROWS)
         return ((uint64_t)m->tile * sites(s) * room + (flat(s) ? 0 : wide)) * s->in_planes * 2;
     return 0;
 }

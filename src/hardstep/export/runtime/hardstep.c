@@ -61,7 +61,7 @@ void hs_run(const hs_model *m, const uint8_t *codes, int32_t *scores, size_t n, 
             case BACK: back(&s, &w); break;
             case BITS: bits(&s, &w); break;
             case EMIT: emit(&s, &w); break;
-            default: with->scores(&s, &w); break;
+            default: with->rows(&s, &w); break;
             }
         }
     }

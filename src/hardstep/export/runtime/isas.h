@@ -94,7 +94,7 @@
 #else
 #define FOUR_WIDTHS(name, isa) {name##_64_##isa, NULL, NULL, NULL}
 #endif
-#define TABLE(isa) {bytes_any_##isa, scores_any_##isa, FOUR_WIDTHS(outputs, isa), FOUR_WIDTHS(samples, isa)}
+#define TABLE(isa) {bytes_any_##isa, rows_any_##isa, FOUR_WIDTHS(outputs, isa), FOUR_WIDTHS(samples, isa)}
 
 static const kernels hs_kernels[] = {
     TABLE(baseline),

@@ -37,7 +37,7 @@ enum {
     POOL = 5,    /* the largest code of each window, in either layout */
     TURN = 6,    /* lanes of outputs to lanes of samples */
     BACK = 7,    /* and back */
-    SCORES = 8,  /* bits to scores */
+    ROWS = 8,    /* bits to bits or scores, rows of weights are added */
     BITS = 9,    /* input that is packed already: [position][words] */
     EMIT = 10    /* bits as they lie in place of scores: [position][plane][words] */
 };
@@ -71,7 +71,7 @@ typedef struct {
 typedef void (*kernel)(const step *, const work *);
 
 typedef struct {
-    kernel bytes, scores, outputs[4], samples[4]; /* lanes 64, 128, 256, 512 */
+    kernel bytes, rows, outputs[4], samples[4]; /* lanes 64, 128, 256, 512 */
 } kernels;
 
 /* Entries of the list of a site are padded to 8; building may write 8 past the end. */
