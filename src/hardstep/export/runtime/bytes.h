@@ -294,7 +294,10 @@ static void HS_AS(fewer)(const unsigned char *weights, const entry *list, size_t
                     part[j] += wide == 1 ? ((const signed char *)row)[j] : ((const weight16 *)(const void *)row)[j];
             }
 #endif
-            for (size_t j = 0; j < 16; j++) total[v + j] += (uint32_t)(int32_t)part[j];
+            for (size_t j = 0; j < 16; j++) {
+                const int32_t sum = part[j];
+                total[v + j] += (uint32_t)sum;
+            }
         }
 }
 
