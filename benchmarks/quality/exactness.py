@@ -1,0 +1,104 @@
+"""The C runtime against the NumPy reference on a million drawn cases, and a hundred thousand mutated models.
+
+    python benchmarks/quality/exactness.py [--cases 1000000] [--mutants 100000]
+
+A case is one sample through one drawn network (tests/networks.py: all kinds of weights, codes, stairs, paddings, poolings,
+thresholds on ties) by one kernel family, one instruction set and one width. A mutant is a packed model with some words
+changed, mostly with a checksum that fits, opened and, if that succeeds, run, under AddressSanitizer and UBSan. Expected: no
+difference, no report. About ten minutes on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+
+from hardstep.engine import Engine, available_isas
+from hardstep.export.compiler import RUNTIME, compiler
+from hardstep.export.pack import pack
+from hardstep.export.plan import plan
+from hardstep.lowered import lower
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.insert(0, str(ROOT))
+from tests.networks import drawn, samples
+
+from record import RESULTS, record
+
+ROWS = 150  # samples of a network: more than two tiles of 64 lanes
+FAMILIES = ("outputs", "samples", "rows")
+
+
+def exact(cases: int) -> tuple[int, int, int]:
+    """Return networks, cases and differing samples."""
+    done = wrong = 0
+    for seed in count(10_000):
+        if done >= cases or not available_isas():
+            return seed - 10_000, done, wrong
+        net = drawn(seed)
+        x = samples(np.random.default_rng(seed), net.shape, ROWS)
+        wanted = net(x)
+        for lanes in (64, 128, 256, 512):
+            for family in FAMILIES:
+                for isa in available_isas():
+                    engine = Engine(net, isa=isa, lanes=lanes, only=family)
+                    if engine.reason:
+                        continue
+                    differing = int((engine(x) != wanted).any(axis=1).sum())
+                    if differing:
+                        print(f"seed {seed}, {isa}, {lanes} lanes, {family}: {differing} samples differ", flush=True)
+                    done, wrong = done + len(x), wrong + differing
+    raise AssertionError
+
+
+def fuzz(mutants: int) -> tuple[int, int]:
+    """Return models opened of those mutated; a report of the sanitisers ends it."""
+    opened = total = 0
+    with tempfile.TemporaryDirectory() as folder:
+        program, model = Path(folder) / "fuzz", Path(folder) / "model"
+        options = ["-std=gnu99", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover", "-I", str(RUNTIME)]
+        subprocess.run([str(compiler()), *options, str(ROOT / "tests/fuzz_runtime.c"), "-o", str(program)], check=True)
+        for seed in count(20_000):
+            if total >= mutants:
+                return opened, total
+            layers = lower(drawn(seed))
+            for family in FAMILIES:
+                for lanes in (64, 256):
+                    choices = plan(layers, lanes=lanes, batch=10**6, only=family)
+                    model.write_bytes(pack(layers, choices, tile=3).data)
+                    done = subprocess.run(
+                        [program, model, "500", str(seed)], capture_output=True, text=True, check=False
+                    )
+                    if done.returncode:
+                        raise SystemExit(f"seed {seed}, {family}, {lanes} lanes:\n{done.stderr[-3000:]}")
+                    opened, total = opened + int(done.stdout.split()[0]), total + 500
+    raise AssertionError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=1_000_000)
+    parser.add_argument("--mutants", type=int, default=100_000)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    start = time.perf_counter()
+    networks, cases, wrong = exact(options.cases)
+    print(f"{networks} networks, {cases:,} cases, {wrong} samples differ", flush=True)
+    opened, mutants = fuzz(options.mutants) if compiler() and options.mutants else (0, 0)
+    print(f"{mutants:,} mutants, {opened:,} opened and run, nothing read outside")
+    record(
+        options.results, "exactness", networks=networks, cases=cases, differing=wrong, isas=available_isas(),
+        mutants=mutants, opened=opened, seconds=round(time.perf_counter() - start),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
