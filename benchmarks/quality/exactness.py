@@ -2,10 +2,10 @@
 
     python benchmarks/quality/exactness.py [--cases 1000000] [--mutants 100000]
 
-A case is one sample through one drawn network (tests/networks.py: all kinds of weights, codes, stairs, paddings, poolings,
-thresholds on ties) by one kernel family, one instruction set and one width. A mutant is a packed model with some words
-changed, mostly with a checksum that fits, opened and, if that succeeds, run, under AddressSanitizer and UBSan. Expected: no
-difference, no report. About ten minutes on one core.
+A case is one sample through one drawn network (tests/networks.py: all kinds of weights, codes, stairs, paddings,
+poolings, thresholds on ties) by one kernel family, one instruction set and one width. A mutant is a packed model with
+some words changed, mostly with a checksum that fits; it is opened and, if that succeeds, run, under AddressSanitizer
+and UBSan. Expected: no difference, no report. About ten minutes on one core.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from hardstep.export.pack import pack
 from hardstep.export.plan import plan
 from hardstep.lowered import lower
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.networks import drawn, samples
 
 from record import RESULTS, record
 
+ROOT = Path(__file__).parents[2]
 ROWS = 150  # samples of a network: more than two tiles of 64 lanes
 FAMILIES = ("outputs", "samples", "rows")
 
