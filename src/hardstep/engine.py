@@ -110,6 +110,7 @@ class Engine:
             self._density = _density(self._layers, hard, sample)
             self.choices = plan(self._layers, lanes=self.lanes, density=self._density, only=only)
             self._many = plan(self._layers, lanes=self.lanes, batch=MANY, density=self._density, only=only)
+            self._by_samples = any(choice.kernel is Kernel.SAMPLES for choice in self._many)
         except ValueError as error:
             if lanes is not None and "lanes must be" in str(error):
                 raise
@@ -143,7 +144,7 @@ class Engine:
 
     def _fills(self, n: int) -> bool:
         """Whether so many samples are worth lanes of samples."""
-        return 2 * n >= self.lanes and any(choice.kernel is Kernel.SAMPLES for choice in self._many)
+        return 2 * n >= self.lanes and self._by_samples
 
     def _run(self, codes: NDArray[np.uint8], scores: NDArray[np.int32]) -> None:
         n, done = len(codes), 0
@@ -183,6 +184,7 @@ class _Program:
         names = list(LANES)
         self._model.isa = names.index(isa)
         self._address = ctypes.addressof(self._model)
+        self._inputs: int = self._model.inputs
         self.outputs: int = self._model.outputs
 
     def run(
@@ -193,7 +195,7 @@ class _Program:
         if id(self) not in scratch:
             room = _aligned(self._model.scratch)
             scratch[id(self)] = room, room.ctypes.data
-        into = codes.__array_interface__["data"][0] + first * self._model.inputs
+        into = codes.__array_interface__["data"][0] + first * self._inputs
         out = scores.__array_interface__["data"][0] + first * self.outputs * 4
         self._library.hs_run(self._address, into, out, n, scratch[id(self)][1])
 

@@ -127,7 +127,7 @@ def _list_bytes(step: Step, tile: int) -> int:
     if step.kind == KINDS["bytes"]:
         return -(-step.terms // 2) * 16
     if step.kind in (KINDS["outputs"], KINDS["rows"]):
-        return (tile * sites * room + (0 if step.flat else wide)) * step.in_planes * 2
+        return (tile * sites * room + (0 if step.flat else 2 * wide)) * step.in_planes * 2
     return 0
 
 

@@ -19,6 +19,7 @@ ADDER = 5.0  # vector instructions that add one row: 2 with three-input logic, o
 ROW = 1.5
 FAR = 2**20  # bytes of lists beyond which they come from far, at one more instruction a row
 FLUSH = 9.0  # instructions a plane of an accumulator: add, compare
+TWIN = 0.65  # what a position costs where two share a vector of 256 bits
 PAIR = 0.17  # instructions a product of bytes and weights
 
 
@@ -95,7 +96,7 @@ def plan(
 
 def _choose(layer: Sums, first: bool, lanes: int, batch: int, bits: float, only: str) -> Choice:
     """Return the cheapest kernel of one layer."""
-    width = min((w for w in WIDTHS if w <= lanes), key=lambda w: (-(-len(layer.weight) // w), w))
+    width = _width(len(layer.weight), lanes)
     costs = _costs(layer, first, lanes, width, batch, bits)
     if not costs:
         raise ValueError(
@@ -128,6 +129,7 @@ def _costs(layer: Sums, first: bool, lanes: int, width: int, batch: int, bits: f
     if small and (not first or layer.shape[1:] == (1, 1)):
         pairs = len(split) * layer.top.bit_length()
         work = bits * terms * len(split) * row + planes * FLUSH * (1 + pairs / 2)
+        work *= TWIN if width == 128 < lanes else 1.0
         costs[Kernel.OUTPUTS] = positions * (-(-units // width) * work + terms * bits)
     if small and not first and batch >= lanes // 2:
         used = sum(int(np.count_nonzero(d)) for d in digits(layer.weight))
@@ -140,6 +142,13 @@ def _costs(layer: Sums, first: bool, lanes: int, width: int, batch: int, bits: f
             * (used * layer.top.bit_length() * row + units * planes * FLUSH * max(1, used / (units * terms)))
         )
     return costs
+
+
+def _width(units: int, lanes: int) -> int:
+    """Return the lanes of outputs with which a layer costs least; the narrower of equals."""
+    twins = {128: TWIN} if lanes > 128 else {}
+    widths = [w for w in WIDTHS if w <= lanes and (w > 64 or not twins)]
+    return min(widths, key=lambda w: (-(-units // w) * twins.get(w, 1.0), w))
 
 
 def _sixteen(weight: NDArray[np.int64]) -> bool:

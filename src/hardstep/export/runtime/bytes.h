@@ -73,8 +73,16 @@ static void HS_AS(gather)(const step *s, const entry *lists, size_t y, size_t x,
                 if (column >= s->w) continue;
                 const entry *list = lists + ((row * s->w + column) * s->in_planes + p) * room;
                 const size_t n = list[1], base = (i * s->kw + j) * s->c;
+#ifdef HS_PAIRS
+                const __m128i more = _mm_set1_epi16((short)base);
+                for (size_t k = 0; k < n; k += 8) {
+                    const __m128i some = _mm_loadu_si128((const __m128i *)(const void *)(list + 8 + k));
+                    _mm_storeu_si128((__m128i *)(void *)(end + k), _mm_add_epi16(some, more));
+                }
+#else
                 for (size_t k = 0; k < n; k += 8)
                     for (size_t l = 0; l < 8; l++) end[k + l] = (entry)(list[8 + k + l] + base);
+#endif
                 end += n;
             }
         }

@@ -193,7 +193,7 @@ static uint64_t list_bytes(const hs_model *m, const step *s) {
     const uint64_t room = LIST_ROOM(site_codes(s)) + 8, wide = LIST_ROOM(terms(s)) + 8;
     if (s->kind == BYTES) return ((uint64_t)terms(s) + 1) / 2 * 2 * 2 * 4;
     if (s->kind == OUTPUTS || s->kind == ROWS)
-        return ((uint64_t)m->tile * sites(s) * room + (flat(s) ? 0 : wide)) * s->in_planes * 2;
+        return ((uint64_t)m->tile * sites(s) * room + (flat(s) ? 0 : 2 * wide)) * s->in_planes * 2;
     return 0;
 }
 

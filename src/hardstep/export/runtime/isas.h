@@ -95,6 +95,10 @@
 #define FOUR_WIDTHS(name, isa) {name##_64_##isa, NULL, NULL, NULL}
 #endif
 #define TABLE(isa) {bytes_any_##isa, rows_any_##isa, FOUR_WIDTHS(outputs, isa), FOUR_WIDTHS(samples, isa)}
+#if HS_MAX_LANES >= 256 /* 128 lanes: two positions a vector */
+#define outputs_128_avx2 twins_256_avx2
+#define outputs_128_avx512 twins_256_avx512
+#endif
 
 static const kernels hs_kernels[] = {
     TABLE(baseline),

@@ -59,30 +59,36 @@ typedef uint64_t HS_ALIAS __attribute__((vector_size(LANES / 8), aligned(8))) VE
         ADD3(four, twos, twos, x_, y_);            \
     } while (0)
 
-/* Add the n listed rows (n a multiple of 8) to planes [0, top); there must be room for 5 planes. */
+/* Add n rows, n a multiple of 8, to planes [0, top); there must be room for 5 planes. R(i) is a row, NEXT moves on. */
+#define COUNT(plane, top, n)                                                                         \
+    VEC ones = (plane)[0], twos = (plane)[1], fours = (plane)[2], eights = (plane)[3], a, b, c, d;   \
+    for (; n >= 16; n -= 16) {                                                                       \
+        FOUR(a, 0);                                                                                  \
+        FOUR(b, 4);                                                                                  \
+        ADD3(c, fours, fours, a, b);                                                                 \
+        FOUR(a, 8);                                                                                  \
+        FOUR(b, 12);                                                                                 \
+        ADD3(d, fours, fours, a, b);                                                                 \
+        ADD3(a, eights, eights, c, d);                                                               \
+        RIPPLE(plane, 4, top, a);                                                                    \
+        NEXT;                                                                                        \
+    }                                                                                                \
+    if (n) {                                                                                         \
+        FOUR(a, 0);                                                                                  \
+        FOUR(b, 4);                                                                                  \
+        ADD3(c, fours, fours, a, b);                                                                 \
+        d = eights & c;                                                                              \
+        eights ^= c;                                                                                 \
+        RIPPLE(plane, 4, top, d);                                                                    \
+    }                                                                                                \
+    (plane)[0] = ones, (plane)[1] = twos, (plane)[2] = fours, (plane)[3] = eights
+
 static void HS_AS(count)(VEC *plane, uint32_t top, const VEC *rows, const entry *list, size_t n) {
 #define R(i) (rows[list[i]])
-    VEC ones = plane[0], twos = plane[1], fours = plane[2], eights = plane[3], a, b, c, d;
-    for (; n >= 16; n -= 16, list += 16) {
-        FOUR(a, 0);
-        FOUR(b, 4);
-        ADD3(c, fours, fours, a, b);
-        FOUR(a, 8);
-        FOUR(b, 12);
-        ADD3(d, fours, fours, a, b);
-        ADD3(a, eights, eights, c, d);
-        RIPPLE(plane, 4, top, a);
-    }
-    if (n) {
-        FOUR(a, 0);
-        FOUR(b, 4);
-        ADD3(c, fours, fours, a, b);
-        d = eights & c;
-        eights ^= c;
-        RIPPLE(plane, 4, top, d);
-    }
-    plane[0] = ones, plane[1] = twos, plane[2] = fours, plane[3] = eights;
+#define NEXT list += 16
+    COUNT(plane, top, n);
 #undef R
+#undef NEXT
 }
 
 /* Add the number in `term` [0, given), the top plane a sign if it has one, to planes [0, top). */
@@ -94,6 +100,7 @@ static void HS_AS(add)(VEC *plane, uint32_t top, const VEC *term, uint32_t given
     }
 }
 
+#if LANES != 128 || !defined(HS_PAIRS) || HS_MAX_LANES < 256
 /* The lanes of one block of outputs at one position, from the lists of its planes. */
 static void HS_AS(position)(const step *s, const work *w, const entry *lists, size_t room, size_t block, size_t place,
                             word *out) {
@@ -156,6 +163,102 @@ static void HS_AS(outputs)(const step *s, const work *w) {
                                 w->out + (i * positions + at) * given);
         }
 }
+
+#endif
+
+#if LANES == 256 && defined(HS_PAIRS)
+#define HALVES(low, high)                                                                                 \
+    ((VEC)_mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(low))), \
+                                  _mm_loadu_si128((const __m128i *)(const void *)(high)), 1))
+#define BITS_OF(one, other) ((VEC)_mm256_set_epi64x(-(int64_t)(other), -(int64_t)(other), -(int64_t)(one), -(int64_t)(one)))
+
+/* `count` for two lists of rows of 128 bits, one in each half. */
+static void HS_AS(count_twin)(VEC *plane, uint32_t top, const word *rows, const entry *one, const entry *other, size_t n) {
+#define R(i) HALVES(rows + 2u * one[i], rows + 2u * other[i])
+#define NEXT one += 16, other += 16
+    COUNT(plane, top, n);
+#undef R
+#undef NEXT
+}
+
+/* `position` for two positions or samples at once, in the halves of a vector; lists of a plane are of equal length. */
+static void HS_AS(twin)(const step *s, const work *w, const entry *const list[2], size_t room, size_t block,
+                        const size_t place[2], word *const out[2]) {
+    VEC acc[40], part[24], code[8];
+    const size_t row = (terms(s) + 1) * 2, blocks = s->out_words / 2;
+    const word *weights = (const word *)(w->data + s->weights) + block * s->weight_planes * row;
+    const word *threshold[2];
+    uint32_t sum[2] = {(uint32_t)s->start, (uint32_t)s->start};
+    int first = 1;
+    for (size_t h = 0; h < 2; h++) {
+        threshold[h] = (const word *)(w->data + s->thresholds) + (place[h] * blocks + block) * s->stairs * s->acc_planes * 2;
+        for (uint32_t p = 0; p < s->in_planes; p++) sum[h] += (uint32_t)s->offset * ((uint32_t)list[h][p * room + 1] << p);
+    }
+    for (uint32_t j = 0; j < s->acc_planes; j++) acc[j] = BITS_OF((sum[0] >> j) & 1u, (sum[1] >> j) & 1u);
+    for (uint32_t j = s->acc_planes; j < s->acc_planes + 5; j++) acc[j] = (VEC){0};
+    for (uint32_t p = 0; p < s->in_planes; p++) {
+        const entry *one = list[0] + p * room, *other = list[1] + p * room;
+        const size_t n = one[0];
+        for (uint32_t q = 0; n && q < s->weight_planes; q++) {
+            const uint32_t low = p + q + s->shift;
+            if (low >= s->acc_planes) continue;
+            if (first) {
+                HS_AS(count_twin)(acc + low, s->acc_planes - low, weights + q * row, one + 8, other + 8, n);
+                first = 0;
+            } else {
+                const uint32_t top = bit_length((uint32_t)n) < 4 ? 4 : bit_length((uint32_t)n);
+                for (uint32_t j = 0; j < top; j++) part[j] = (VEC){0};
+                HS_AS(count_twin)(part, top, weights + q * row, one + 8, other + 8, n);
+                HS_AS(add)(acc + low, s->acc_planes - low, part, top, 0);
+            }
+        }
+    }
+    for (uint32_t j = 0; j < s->out_planes; j++) code[j] = (VEC){0};
+    for (size_t i = 0; i < (size_t)s->stairs * s->acc_planes; i += s->acc_planes) {
+        VEC above = (VEC){0};
+        for (size_t j = 0; j < s->acc_planes; j++)
+            above = MAJORITY(acc[j], ~HALVES(threshold[0] + 2 * (i + j), threshold[1] + 2 * (i + j)), above);
+        RIPPLE(code, 0, s->out_planes, above);
+    }
+    for (size_t h = 0; h < 2; h++) /* the same place twice where one is left over */
+        for (uint32_t j = 0; j < s->out_planes; j++)
+            memcpy(out[h] + j * s->out_words + block * 2, (const word *)&code[j] + 2 * h, 2 * sizeof(word));
+}
+
+/* `outputs` with 128 lanes, two positions or samples a vector. */
+static void HS_AS(twins)(const step *s, const work *w) {
+    const size_t room = LIST_ROOM(site_codes(s)) + 8, wide = flat(s) ? room : LIST_ROOM(terms(s)) + 8;
+    const size_t positions = (size_t)s->oh * s->ow, given = (size_t)s->out_planes * s->out_words;
+    const size_t sample = sites(s) * s->in_planes * room, many = w->n * positions;
+    const entry *places = (const entry *)(w->data + s->places);
+    HS_PASTED(lists, any, ISA)(s, w);
+    for (size_t job = 0; job < many; job += 2) {
+        const size_t jobs[2] = {job, job + 1 < many ? job + 1 : job};
+        entry *made[2];
+        const entry *list[2];
+        size_t place[2] = {0, 0};
+        word *out[2];
+        for (size_t h = 0; h < 2; h++) {
+            const size_t i = jobs[h] / positions, at = jobs[h] % positions;
+            made[h] = flat(s) ? w->lists + i * sample : w->lists + w->n * sample + h * s->in_planes * wide;
+            if (!flat(s)) HS_PASTED(gather, any, ISA)(s, w->lists + i * sample, at / s->ow, at % s->ow, made[h]);
+            if (s->classes > 1) place[h] = places[at];
+            out[h] = w->out + jobs[h] * given;
+            list[h] = made[h];
+        }
+        for (size_t p = 0; p < s->in_planes; p++) /* the shorter list goes on with rows of zeros */
+            for (size_t h = 0; h < 2; h++) {
+                entry *short_ = made[h] + p * wide;
+                const size_t n = list[1 - h][p * wide];
+                while (short_[0] < n) short_[8u + short_[0]++] = (entry)terms(s);
+            }
+        for (size_t block = 0; block < s->out_words / 2; block++) HS_AS(twin)(s, w, list, wide, block, place, out);
+    }
+}
+
+#undef HALVES
+#undef BITS_OF
+#endif
 
 #ifndef HS_NO_SAMPLES
 /* One digit of a unit's weights: rows that count -1, then rows that count +1; `list` moves behind them. */
@@ -238,6 +341,7 @@ static void HS_AS(samples)(const step *s, const work *w) {
 #undef ADD3
 #undef RIPPLE
 #undef FOUR
+#undef COUNT
 #undef HS_PASTE
 #undef HS_PASTED
 #undef HS_AS
