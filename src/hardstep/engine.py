@@ -96,7 +96,7 @@ class Engine:
             raise ValueError(f"threads must be at least 1, got {threads}")
         if only and only not in [kernel.value for kernel in Kernel]:
             raise ValueError(f"only must be one of {', '.join(kernel.value for kernel in Kernel)}; got {only!r}")
-        self.hard, self.threads, self._only = hard, threads, only
+        self.hard, self.threads, self._products = hard, threads, hard.macs
         self._library = _load(library)
         names = available_isas(library)
         if isa is not None and isa not in names:
@@ -124,7 +124,7 @@ class Engine:
         if self.reason:
             return self.hard(codes)
         scores = np.empty((len(codes), self._small.outputs), np.int32)
-        if self.threads == 1 or len(codes) * self.hard.macs < WORTH:
+        if self.threads == 1 or len(codes) * self._products < WORTH:
             self._run(codes, scores)
         else:
             step = -(-len(codes) // self.threads)

@@ -285,7 +285,13 @@ static void HS_AS(fewer)(const unsigned char *weights, const entry *list, size_t
 #ifdef HS_PAIRS
             __m256i a = _mm256_setzero_si256(), b = a;
             int16_t part[16];
-            if (wide == 1) {
+            if (pitch == 16) { /* a shift is cheaper than a product */
+                for (; k + 2 <= stop; k += 2) {
+                    a = _mm256_add_epi16(a, NARROW(weights + ((size_t)list[k] << 4)));
+                    b = _mm256_add_epi16(b, NARROW(weights + ((size_t)list[k + 1] << 4)));
+                }
+                if (k < stop) a = _mm256_add_epi16(a, NARROW(weights + ((size_t)list[k++] << 4)));
+            } else if (wide == 1) {
                 for (; k + 2 <= stop; k += 2) {
                     a = _mm256_add_epi16(a, NARROW(weights + list[k] * pitch));
                     b = _mm256_add_epi16(b, NARROW(weights + list[k + 1] * pitch));
