@@ -71,6 +71,11 @@ class Engine:
     ValueError
         If the instruction set is not there, or an option is unknown.
 
+    References
+    ----------
+    Mula, Kurz, Lemire 2018 [mula2018], population counts by carry-save adders. Differs: one count for every lane of the
+    rows listed, not one for all bits, and no data-dependent carries.
+
     Examples
     --------
     >>> import hardstep as hs

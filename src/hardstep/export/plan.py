@@ -176,6 +176,10 @@ def offset_planes(weight: NDArray[np.int64]) -> tuple[int, int, list[NDArray[np.
 def digits(weight: NDArray[np.int64]) -> list[NDArray[np.int8]]:
     """Return canonical signed digits: weight = sum_q 2^q digit_q with digits -1, 0, +1, no two neighbours set.
 
+    References
+    ----------
+    Reitwiesner 1960 [reitwiesner1960]: the form with the fewest non-zero digits.
+
     Examples
     --------
     >>> [d.tolist() for d in digits(np.array([7, -3]))]
