@@ -21,11 +21,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from peer_networks import Layer, ready_networks
+from peer_networks import Layer, made_network, ready_networks
 from timing import measure
 from torch import nn
 
 import hardstep as hs
+from hardstep.hard_layers import Dense
+from hardstep.hard_layers import Layer as HardLayer
 from hardstep.hardnet import HardNet
 from hardstep.lowered import Sums, lower
 
@@ -67,6 +69,15 @@ def layers_of(hard: HardNet) -> tuple[Layer, ...]:
         limit = limit[:, 0, 0] if limit.shape[1:] == (1, 1) else limit
         found.append(Layer(weight, limit, padding=layer.padding[0]))
     return tuple(found)
+
+
+def wide_network() -> HardNet:
+    """Return 784-4096-4096-10 with random -1/+1 weights on 8-bit pixels, thresholds at medians."""
+    layers: list[HardLayer] = []
+    for layer in made_network((784,), (), (4096, 4096, 10)):
+        weight = layer.weight.astype(np.int8)
+        layers.append(Dense(weight, None if layer.threshold is None else layer.threshold[:, None]))
+    return HardNet((784,), hs.Grid(1.0, 0), tuple(layers))
 
 
 def sizes(hard: HardNet, net: nn.Module) -> dict[str, int]:
@@ -136,8 +147,14 @@ def main() -> None:
     parser.add_argument("--sweeps", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--picture", type=Path)
+    parser.add_argument("--wide", action="store_true", help="only 784-4096-4096-10 with random -1/+1 weights")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
+    if options.wide:
+        x = np.random.default_rng(0).integers(0, 256, (256, 784)).astype(np.uint8)
+        found = compare("784-4096-4096-10, binary", wide_network(), x, options.rounds)
+        record(options.results, "speed_networks", net="784-4096-4096-10", weights="binary", speeds=found)
+        return
     data = hs.data.load(options.data)
     assert data.test is not None
     x = data.test.take(list(range(min(256, len(data.test)))))[0].numpy()

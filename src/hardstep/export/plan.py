@@ -20,6 +20,7 @@ ROW = 1.5
 FAR = 2**20  # bytes of lists beyond which they come from far, at one more instruction a row
 FLUSH = 9.0  # instructions a plane of an accumulator: add, compare
 TWIN = 0.65  # what a position costs where two share a vector of 256 bits
+SCALAR = 12.0  # what adding bytes one by one costs, against vectors
 PAIR = 0.17  # instructions a product of bytes and weights
 
 
@@ -120,7 +121,8 @@ def _costs(layer: Sums, first: bool, lanes: int, width: int, batch: int, bits: f
     common = np.gcd.reduce(layer.weight, axis=None) or 1
     if not first and small and _sixteen(layer.weight // common):
         wide = max(2.0, np.abs(layer.weight // common).max(initial=0) / 128)  # small ones are widened, large ones often
-        costs[Kernel.ROWS] = positions * (-(-units // 16) * wide * bits * terms * 256 / max(lanes, 128) + 4 * units)
+        wide *= SCALAR if lanes == 64 else 256 / lanes
+        costs[Kernel.ROWS] = positions * (-(-units // 16) * wide * bits * terms + 4 * units)
     if layer.threshold is None:
         return costs
     planes = (layer.largest - layer.least + 1).bit_length()
