@@ -11,6 +11,7 @@ and UBSan. Expected: no difference, no report. About ten minutes on one core.
 from __future__ import annotations
 
 import argparse
+import logging
 import subprocess
 import sys
 import tempfile
@@ -72,7 +73,10 @@ def fuzz(mutants: int) -> tuple[int, int]:
             layers = lower(drawn(seed))
             for family in FAMILIES:
                 for lanes in (64, 256):
-                    choices = plan(layers, lanes=lanes, batch=10**6, only=family)
+                    try:
+                        choices = plan(layers, lanes=lanes, batch=10**6, only=family)
+                    except ValueError:  # a bound of the runtime
+                        continue
                     model.write_bytes(pack(layers, choices, tile=3).data)
                     done = subprocess.run(
                         [program, model, "500", str(seed)], capture_output=True, text=True, check=False
@@ -89,6 +93,7 @@ def main() -> None:
     parser.add_argument("--mutants", type=int, default=100_000)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
+    logging.getLogger("hardstep").setLevel(logging.ERROR)  # networks beyond a bound are drawn too, and not counted
     start = time.perf_counter()
     networks, cases, wrong = exact(options.cases)
     print(f"{networks} networks, {cases:,} cases, {wrong} samples differ", flush=True)
