@@ -15,7 +15,7 @@ import pytest
 import hardstep as hs
 from hardstep.bits import pack as pack_bits
 from hardstep.engine import LIBRARY, Engine, _load, _Model, _Program, available_isas
-from hardstep.export.compiler import RUNTIME, compiler, digest
+from hardstep.export.compiler import RUNTIME, compile_runtime, compiler, digest
 from hardstep.export.pack import pack
 from hardstep.export.plan import Kernel, digits, offset_planes, plan
 from hardstep.hard_layers import Dense, Encoding, Layer
@@ -304,3 +304,19 @@ def test_damaged_and_foreign_models_have_an_error_each() -> None:
         model = _Model()
         error = library.hs_open(ctypes.byref(model), buffer.ctypes.data, len(data))
         assert text in library.hs_error(error).decode()
+
+
+def test_without_a_compiler_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(RuntimeError, match="there is no C compiler"):
+        compile_runtime(tmp_path / "lib.so")
+
+
+@pytest.mark.skipif(compiler() is None, reason="there is no C compiler")
+def test_compiler_that_fails_leaves_the_old_library(tmp_path: Path) -> None:
+    out = tmp_path / "lib.so"
+    out.write_bytes(b"old")
+    with pytest.raises(RuntimeError, match="failed"):
+        compile_runtime(out, options=("-no-such-option-at-all",))
+    assert out.read_bytes() == b"old"
