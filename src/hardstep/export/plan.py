@@ -17,7 +17,7 @@ __all__ = ["WIDTHS", "Choice", "Kernel", "digits", "offset_planes", "plan"]
 WIDTHS = (64, 128, 256, 512)
 ADDER = 5.0  # vector instructions that add one row: 2 with three-input logic, one load and one index on top
 ROW = 1.5
-FAR = 2**20  # bytes of lists beyond which they come from far, at one more instruction a row
+FAR = 2**20  # bytes of lists beyond which they come from far, at a little more a row
 FLUSH = 9.0  # instructions a plane of an accumulator: add, compare
 TWIN = 0.65  # what a position costs where two share a vector of 256 bits
 SCALAR = 12.0  # what adding bytes one by one costs, against vectors
@@ -141,7 +141,10 @@ def _costs(layer: Sums, first: bool, lanes: int, width: int, batch: int, bits: f
         costs[Kernel.SAMPLES] = (
             positions
             * tiles
-            * (used * layer.top.bit_length() * row + units * planes * FLUSH * max(1, used / (units * terms)))
+            * (
+                used * layer.top.bit_length() * (row + 0.3 * (2 * used > FAR))
+                + units * planes * FLUSH * max(1, used / (units * terms))
+            )
         )
     return costs
 
