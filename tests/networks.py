@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import hardstep as hs
-from hardstep.hard_layers import Conv, Dense, Encoding, Flatten, Layer, Pool, exact_product
+from hardstep.hard_layers import Conv, Dense, Encoding, Flatten, Layer, Pool, convolve, exact_product
 from hardstep.hardnet import HardNet
 
 WEIGHTS: dict[str, NDArray[np.int64]] = {
@@ -88,12 +87,9 @@ def network(
         if inner:
             size = min(kernel, *(side + 2 * padding for side in sample.shape[2:]))
             weight = weights(generator, kinds[i], (width, sample.shape[1], size, size))
-            probe = Conv(weight, np.zeros((width, 0), np.int64), value, (stride,) * 2, (padding,) * 2)
-            windows = np.pad(value.value(sample), [(0, 0), (0, 0), (padding,) * 2, (padding,) * 2])
-            windows = np.lib.stride_tricks.sliding_window_view(windows, (size, size), axis=(2, 3))
-            windows = windows[:, :, ::stride, ::stride].transpose(0, 2, 3, 1, 4, 5)
-            acc = exact_product(windows.reshape(-1, prod(weight.shape[1:])), weight.reshape(width, -1))
-            add(Conv(probe.weight, thresholds(generator, acc, stairs[i]), value, probe.stride, probe.padding))
+            sums = convolve(value.value(sample), weight, (stride,) * 2, (padding,) * 2)
+            acc = sums.transpose(0, 2, 3, 1).reshape(-1, width)
+            add(Conv(weight, thresholds(generator, acc, stairs[i]), value, (stride,) * 2, (padding,) * 2))
             if pool and min(sample.shape[2:]) >= pool:
                 add(Pool((pool, pool), (pool, pool)))
         else:

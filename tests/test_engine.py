@@ -284,7 +284,7 @@ def test_packed_bits_in_and_out(shape: tuple[int, int, int]) -> None:
         packed = pack([layer], plan([layer], lanes=64, batch=10**6, only=only, packed=True), tile=20, packed=True)
         program = _Program(_load(LIBRARY), packed.data, "baseline")
         out = np.zeros((20, program.outputs), np.int32)
-        program.run(x.view(np.uint8), out, 0, 20, threading.local())
+        program.run(x.view(np.uint8), out)
         assert np.array_equal(out.view(np.uint64)[:, : wanted.shape[1]], wanted), only
 
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hardstep.lowered import convolve
+from hardstep.hard_layers import convolve
 
 Run = Callable[[], Any]
 
@@ -54,8 +54,8 @@ class Case:
     def sums_of(self, x: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Return the sums of other codes."""
         if self.conv:
-            return convolve(x, self.weight, (1, 1), (1, 1))
-        return convolve(x[..., None, None], self.weight[..., None, None], (1, 1), (0, 0))[..., 0, 0]
+            return convolve(x.astype(np.int64), self.weight, (1, 1), (1, 1))
+        return convolve(x[..., None, None].astype(np.int64), self.weight[..., None, None], (1, 1), (0, 0))[..., 0, 0]
 
 
 def made(

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from peer_bytes import Node, Onnx, onnx_run, with_threads
 from timing import measure
 
-from hardstep.lowered import convolve
+from hardstep.hard_layers import convolve
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import RESULTS, record
@@ -62,7 +62,7 @@ class Layer:
     def run(self, codes: NDArray[np.uint8]) -> NDArray[Any]:
         """Return codes or scores."""
         if self.conv:
-            sums = convolve(codes, self.weight, (1, 1), (self.padding, self.padding))
+            sums = convolve(codes.astype(np.int64), self.weight, (1, 1), (self.padding, self.padding))
         else:
             flat = codes.reshape(len(codes), -1)
             sums = Case(flat, self.weight, np.zeros(len(self.weight), np.int64)).sums

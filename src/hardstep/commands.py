@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 
 from hardstep.engine import Engine
-from hardstep.export.c import LAYOUTS, write_c
+from hardstep.export.c import write_c
 from hardstep.hardnet import HardNet
 from hardstep.run_folder import RunFolder
 from hardstep.simplify import simplify
@@ -114,14 +114,11 @@ class Export:
 
     def _c(self, hard: HardNet) -> list[Path]:
         """Write C: one file, or a folder."""
-        if self.layout not in LAYOUTS:
-            raise ValueError(f"--layout takes one of {', '.join(LAYOUTS)}; got {self.layout!r}")
-        how = {"name": self.name, "lanes": self.lanes, "small": self.small}
+        name, folder = self.name, self.out or Path(self.name)
         if self.layout == "file":
-            out = self.out or Path(f"{self.name}.c")
-            how["name"] = self.name if self.out is None or self.name != "net" else identifier(out.stem)
-            return write_c(hard, out.parent, **how)  # type: ignore[arg-type]
-        return write_c(hard, self.out or Path(self.name), layout=self.layout, **how)  # type: ignore[arg-type]
+            folder = Path() if self.out is None else self.out.parent
+            name = name if self.out is None or name != "net" else identifier(self.out.stem)
+        return write_c(hard, folder, layout=self.layout, name=name, lanes=self.lanes, small=self.small)
 
     def _one(self, hard: HardNet) -> Path:
         """Write what is one file."""

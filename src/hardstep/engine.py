@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from hardstep.export.compiler import LIBRARY, digest
 from hardstep.export.pack import pack
-from hardstep.export.plan import Choice, Kernel, plan
-from hardstep.hard_layers import Pool
+from hardstep.export.plan import WIDTHS, Choice, Kernel, plan
+from hardstep.hard_layers import Pool, exact_product
 from hardstep.hardnet import HardNet
 from hardstep.lowered import Sums, lower
 
@@ -102,23 +102,22 @@ class Engine:
         if only and only not in [kernel.value for kernel in Kernel]:
             raise ValueError(f"only must be one of {', '.join(kernel.value for kernel in Kernel)}; got {only!r}")
         self.hard, self.threads, self._products = hard, threads, hard.macs
+        if lanes is not None and lanes not in WIDTHS:
+            raise ValueError(f"lanes must be one of {WIDTHS}, got {lanes}")
         self._library = _load(library)
         names = available_isas(library)
         if isa is not None and isa not in names:
             raise ValueError(f"instruction set {isa!r} is not here, only {', '.join(names) or 'NumPy'}")
         self.isa = isa or (names[-1] if names else "numpy")
         self.lanes = lanes or LANES.get(self.isa, 64)
-        self._local = threading.local()
         self.reason = "" if self._library else "the C runtime is not built; install with a C compiler"
         try:
             self._layers: Sequence[Sums | Pool] = lower(hard)
-            self._density = _density(self._layers, hard, sample)
-            self.choices = plan(self._layers, lanes=self.lanes, density=self._density, only=only)
-            self._many = plan(self._layers, lanes=self.lanes, batch=MANY, density=self._density, only=only)
+            density = _density(self._layers, hard, sample)
+            self.choices = plan(self._layers, lanes=self.lanes, density=density, only=only)
+            self._many = plan(self._layers, lanes=self.lanes, batch=MANY, density=density, only=only)
             self._by_samples = any(choice.kernel is Kernel.SAMPLES for choice in self._many)
         except ValueError as error:
-            if lanes is not None and "lanes must be" in str(error):
-                raise
             self.reason = str(error)
         if self.reason:
             logging.getLogger("hardstep").warning("the NumPy reference runs this network: %s", self.reason)
@@ -155,9 +154,9 @@ class Engine:
         n, done = len(codes), 0
         if self._fills(n):
             done = n // self.lanes * self.lanes if 2 * (n % self.lanes) < self.lanes else n
-            self._large.run(codes, scores, 0, done, self._local)
+            self._large.run(codes[:done], scores[:done])
         if done < n:
-            self._small.run(codes, scores, done, n - done, self._local)
+            self._small.run(codes[done:], scores[done:])
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
@@ -175,6 +174,14 @@ class Engine:
         return _Program(self._library, pack(self._layers, self._many, tile=self.lanes).data, self.isa)
 
 
+class _Scratch(threading.local):
+    """The memory that a run needs, made anew in each thread that asks for its address."""
+
+    def __init__(self, count: int) -> None:
+        self._room = _aligned(count)
+        self.address: int = self._room.ctypes.data
+
+
 class _Program:
     """One packed form of a network, opened."""
 
@@ -189,20 +196,13 @@ class _Program:
         names = list(LANES)
         self._model.isa = names.index(isa)
         self._address = ctypes.addressof(self._model)
-        self._inputs: int = self._model.inputs
+        self._scratch = _Scratch(self._model.scratch)
         self.outputs: int = self._model.outputs
 
-    def run(
-        self, codes: NDArray[np.uint8], scores: NDArray[np.int32], first: int, n: int, local: threading.local
-    ) -> None:
-        """Run n samples from the first on; `local` keeps each thread's scratch."""
-        scratch: dict[Any, tuple[NDArray[np.uint8], int]] = local.__dict__
-        if id(self) not in scratch:
-            room = _aligned(self._model.scratch)
-            scratch[id(self)] = room, room.ctypes.data
-        into = codes.__array_interface__["data"][0] + first * self._inputs
-        out = scores.__array_interface__["data"][0] + first * self.outputs * 4
-        self._library.hs_run(self._address, into, out, n, scratch[id(self)][1])
+    def run(self, codes: NDArray[np.uint8], scores: NDArray[np.int32]) -> None:
+        """Run all samples."""
+        into, out = (array.__array_interface__["data"][0] for array in (codes, scores))
+        self._library.hs_run(self._address, into, out, len(codes), self._scratch.address)
 
     def bound(self, codes: NDArray[np.uint8], scores: NDArray[np.int32]) -> Callable[[], NDArray[np.int32]]:
         """Return one call on these arrays without the cost of finding their addresses: for measurements."""
@@ -247,22 +247,16 @@ def _density(layers: Sequence[Sums | Pool], hard: HardNet, sample: NDArray[Any] 
     """Return the set bits a code of what each layer with weights reads, on a sample; empty without one."""
     if sample is None:
         return []
-    codes, found = hard.codes(sample).reshape(len(sample), *lower_shape(layers)), []
+    first = next(layer for layer in layers if isinstance(layer, Sums))
+    codes, found = hard.codes(sample).reshape(len(sample), *first.shape), []
     for layer in layers:
-        if isinstance(layer, Sums):
-            found.append(float(np.bitwise_count(codes).mean()))
-            if layer.threshold is None:
-                return found
+        if isinstance(layer, Pool):
+            codes = layer.run(codes, exact_product)
+            continue
+        found.append(float(np.bitwise_count(codes).mean()))
+        if layer.threshold is not None:
             codes = layer.run(codes)
-        else:
-            windows = np.lib.stride_tricks.sliding_window_view(codes, layer.size, axis=(2, 3))
-            codes = windows[:, :, :: layer.stride[0], :: layer.stride[1]].max(axis=(4, 5))
     return found
-
-
-def lower_shape(layers: Sequence[Sums | Pool]) -> tuple[int, int, int]:
-    """Return the shape of a sample as the first layer reads it."""
-    return next(layer.shape for layer in layers if isinstance(layer, Sums))
 
 
 def _aligned(count: int) -> NDArray[np.uint8]:

@@ -25,6 +25,7 @@ __all__ = [
     "Layer",
     "Pool",
     "Product",
+    "convolve",
     "exact_product",
     "numbers",
     "pack_layer",
@@ -50,6 +51,22 @@ def exact_product(values: Int64[np.ndarray, "n d"], weight: Integer[np.ndarray, 
     kind = np.float32 if bound < 2**24 else np.float64
     sums: NDArray[np.int64] = (values.astype(kind) @ weight.T.astype(kind)).astype(np.int64)
     return sums
+
+
+def convolve(
+    values: NDArray[np.int64],
+    weight: NDArray[np.integer[Any]],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    product: Product = exact_product,
+) -> Int64[np.ndarray, "n k h w"]:
+    """Return the sums of images (n, c, h, w) by kernels (k, c, i, j) at every position; padding is the value 0."""
+    values = np.pad(values, [(0, 0), (0, 0), *((pad, pad) for pad in padding)])
+    windows = np.lib.stride_tricks.sliding_window_view(values, weight.shape[2:], axis=(2, 3))
+    windows = windows[:, :, :: stride[0], :: stride[1]].transpose(0, 2, 3, 1, 4, 5)
+    n, height, width = windows.shape[:3]
+    acc = product(windows.reshape(n * height * width, -1), weight.reshape(len(weight), -1))
+    return acc.reshape(n, height, width, -1).transpose(0, 3, 1, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,14 +141,8 @@ class Conv:
 
     def run(self, codes: NDArray[np.uint8], product: Product) -> NDArray[Any]:
         """Return the codes of a batch."""
-        values = self.encoding.value(codes)
-        values = np.pad(values, [(0, 0), (0, 0), *((pad, pad) for pad in self.padding)])
-        windows = np.lib.stride_tricks.sliding_window_view(values, self.weight.shape[2:], axis=(2, 3))
-        windows = windows[:, :, :: self.stride[0], :: self.stride[1]].transpose(0, 2, 3, 1, 4, 5)
-        n, height, width = windows.shape[:3]
-        acc = product(windows.reshape(n * height * width, -1), self.weight.reshape(len(self.weight), -1))
-        out = _count(acc, self.threshold).reshape(n, height, width, -1)
-        return np.ascontiguousarray(out.transpose(0, 3, 1, 2))
+        acc = convolve(self.encoding.value(codes), self.weight, self.stride, self.padding, product)
+        return np.ascontiguousarray(_count(acc.transpose(0, 2, 3, 1), self.threshold).transpose(0, 3, 1, 2))
 
 
 @dataclass(frozen=True)

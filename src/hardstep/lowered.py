@@ -7,10 +7,10 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import UInt8
 from numpy.typing import NDArray
 
-from hardstep.hard_layers import Conv, Dense, Pool, exact_product
+from hardstep.hard_layers import Conv, Dense, Pool, convolve
 from hardstep.hardnet import HardNet
 
 __all__ = ["Sums", "lower"]
@@ -83,7 +83,7 @@ class Sums:
 
     def run(self, codes: UInt8[np.ndarray, "n c h w"]) -> NDArray[Any]:
         """Return the codes (n, units, height, width) of a batch, or its scores."""
-        acc = convolve(codes, self.weight, self.stride, self.padding)
+        acc = convolve(codes.astype(np.int64), self.weight, self.stride, self.padding)
         if self.threshold is None:
             return acc + self.bias[:, None, None]
         given: NDArray[np.uint8] = (acc[:, :, None] > self.threshold).sum(axis=2, dtype=np.uint8)
@@ -125,18 +125,6 @@ def lower(net: HardNet) -> tuple[Sums | Pool, ...]:
             found.append(sums)
             shape, top = sums.out_shape, sums.stairs
     return tuple(found)
-
-
-def convolve(
-    codes: NDArray[np.integer[Any]], weight: NDArray[np.int64], stride: tuple[int, int], padding: tuple[int, int]
-) -> Int64[np.ndarray, "n k h w"]:
-    """Return the sums of images (n, c, h, w) by kernels (k, c, i, j) at every position."""
-    values = np.pad(codes.astype(np.int64), [(0, 0), (0, 0), *((pad, pad) for pad in padding)])
-    windows = np.lib.stride_tricks.sliding_window_view(values, weight.shape[2:], axis=(2, 3))
-    windows = windows[:, :, :: stride[0], :: stride[1]].transpose(0, 2, 3, 1, 4, 5)
-    n, height, width = windows.shape[:3]
-    acc = exact_product(windows.reshape(n * height * width, -1), weight.reshape(len(weight), -1))
-    return acc.reshape(n, height, width, -1).transpose(0, 3, 1, 2)
 
 
 def _image(shape: tuple[int, ...]) -> Shape:

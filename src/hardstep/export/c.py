@@ -73,10 +73,7 @@ def to_c(
     True
     """
     packed, choices = _packed(hard, name, lanes, tile)
-    options = ["#define HS_NO_SAMPLES", *(["#define HS_SMALL"] if small else [])]
-    runtime = _inlined("hardstep.c", set(), _kernels(sorted({choice.lanes for choice in choices})))
-    parts = [_head(hard, name, packed, choices), *options, runtime, _network(name, packed, tile, hard, vectors)]
-    return "\n".join(parts)
+    return _one_file(_head(hard, name, packed, choices), choices, small, _network(name, packed, hard, vectors))
 
 
 def write_c(
@@ -108,14 +105,12 @@ def write_c(
     if layout not in LAYOUTS:
         raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}; got {layout!r}")
     packed, choices = _packed(hard, name, lanes, tile)
+    head, network = _head(hard, name, packed, choices), _network(name, packed, hard, None)
     texts = {f"{name}.h": _header(hard, name, packed)}
     if layout in ("file", "arduino"):
-        texts[f"{name}.c"] = to_c(hard, name=name, lanes=lanes, tile=tile, small=small)
+        texts[f"{name}.c"] = _one_file(head, choices, small, network)
     else:
-        include = '#include "hardstep.h"\n'
-        texts[f"{name}.c"] = "\n".join(
-            [_head(hard, name, packed, choices), include, _network(name, packed, tile, hard, None)]
-        )
+        texts[f"{name}.c"] = "\n".join([head, '#include "hardstep.h"\n', network])
         texts |= {path.name: path.read_text() for path in sorted(RUNTIME.glob("*.[ch]"))}
     if layout == "cmake":
         texts["CMakeLists.txt"] = (
@@ -150,6 +145,13 @@ def _packed(hard: HardNet, name: str, lanes: int, tile: int) -> tuple[Packed, Se
     layers = lower(hard)
     choices = plan(layers, lanes=lanes)
     return pack(layers, choices, tile=tile), choices
+
+
+def _one_file(head: str, choices: Sequence[Choice], small: bool, network: str) -> str:
+    """Return a file that needs no other: comment, options, runtime and network."""
+    options = ["#define HS_NO_SAMPLES", *(["#define HS_SMALL"] if small else [])]
+    runtime = _inlined("hardstep.c", set(), _kernels(sorted({choice.lanes for choice in choices})))
+    return "\n".join([head, *options, runtime, network])
 
 
 def _inlined(file: str, seen: set[str], kernels: str = "") -> str:
@@ -208,7 +210,7 @@ def _sizes(hard: HardNet) -> tuple[int, int]:
     return int(np.prod(hard.shape)), hard.rows()[-1].gives[0]
 
 
-def _network(name: str, packed: Packed, tile: int, hard: HardNet, vectors: NDArray[Any] | None) -> str:
+def _network(name: str, packed: Packed, hard: HardNet, vectors: NDArray[Any] | None) -> str:
     """Return the constants and the functions of the network, and its program."""
     upper, (inputs, outputs) = name.upper(), _sizes(hard)
     words = np.frombuffer(packed.data + bytes(-len(packed.data) % 8), "<u8")
