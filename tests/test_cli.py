@@ -83,6 +83,19 @@ def test_export_writes_what_it_names(
         assert (tmp_path / file).stat().st_size > 200
 
 
+def test_summary_measures_the_set_bits_that_each_layer_reads(capsys: pytest.CaptureFixture[str]) -> None:
+    run(capsys, "train", *SMALL, "--name", "a")
+    _, out, _ = run(capsys, "summary", "runs/a", "--data", "digits")
+    if "the NumPy reference" in out:
+        pytest.skip("the C runtime is not built")
+    hard, data = hs.HardNet.load("runs/a/hardnet.safetensors"), hs.data.load("digits")
+    rows = data.train.x[:2048].float() * float(data.train.grid.scale)
+    bits = next(
+        codes for codes, layer in zip(hard.trace(rows.numpy()), hard.layers, strict=True) if codes.shape[1] == 24
+    )
+    assert f"layer 2 reads codes of which {bits.mean():.1%} of the bits are set" in out
+
+
 def test_summary_says_which_kernels_run_the_network(capsys: pytest.CaptureFixture[str]) -> None:
     run(capsys, "train", *SMALL, "--name", "a")
     _, out, _ = run(capsys, "summary", "runs/a")

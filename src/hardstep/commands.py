@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 import tyro
+from numpy.typing import NDArray
 from rich.console import Console
 
+from hardstep.data import load
 from hardstep.engine import Engine
 from hardstep.export.c import write_c
 from hardstep.hardnet import HardNet
+from hardstep.parts import batches
 from hardstep.run_folder import RunFolder
 from hardstep.simplify import simplify
 from hardstep.storage import write_bytes
@@ -28,15 +33,20 @@ class Summary:
     ----------
     run
         A run folder, or a file hardnet.safetensors.
+    data
+        Name or path of data: the share of set bits that each layer reads there is measured on training rows, shown, and
+        used to choose kernels.
     """
 
     run: tyro.conf.Positional[Path]
+    data: str | None = None
 
     def print(self, console: Console) -> int:
         """Print the table."""
         hard = load_hardnet(self.run)
+        sample = None if self.data is None else some_rows(self.data, hard)
         console.print(hard.summary(), highlight=False, soft_wrap=True)
-        console.print(kernels(hard), highlight=False, soft_wrap=True)
+        console.print(kernels(hard, sample), highlight=False, soft_wrap=True)
         return 0
 
 
@@ -136,15 +146,25 @@ class Export:
         return out
 
 
-def kernels(hard: HardNet) -> str:
+def some_rows(name: str, hard: HardNet) -> NDArray[Any]:
+    """Return at most 2,048 training rows of data, in the shape that a network takes."""
+    data = load(name)
+    x, _ = next(batches(data.train, [torch.arange(min(2048, len(data.train)))]))
+    rows: NDArray[Any] = x.numpy().reshape(len(x), *hard.shape)
+    return rows
+
+
+def kernels(hard: HardNet, sample: NDArray[Any] | None = None) -> str:
     """Return which kernels run a network here, for one sample and for many, and why."""
-    engine = Engine(hard)
+    engine = Engine(hard, sample=sample)
     if engine.reason:
         return f"run by the NumPy reference: {engine.reason}"
     lines = [f"run by the C runtime, {engine.isa}, vectors of {engine.lanes} bits:"]
     one, many = engine.kernels(1), engine.kernels(10**6)
     for few, lots in zip(one, many, strict=True):
         lines.append(f"  {few}" + (f"; in large batches {lots}" if lots.kernel != few.kernel else ""))
+    shares = zip(one, engine.density, strict=False)
+    lines += [f"  {choice.name} reads codes of which {share:.1%} of the bits are set" for choice, share in shares]
     return "\n".join(lines)
 
 

@@ -45,8 +45,9 @@ class Engine:
     """Run a frozen network with bits packed into vectors, at any batch size, on one or more threads.
 
     `engine(x)` gives the integers of `hard(x)`. Every layer runs by the kernel that a cost model chooses from its
-    shape, its weights and the density of its codes (`choices` says which and why); one with lanes of outputs for few
-    samples, another with lanes of samples for many. Where the C runtime is missing (no compiler at installation) or
+    shape, its weights and the density of its codes (`choices` says which and why, `density` the share
+    of set bits that each layer with weights reads on the sample); one with lanes of outputs for few samples,
+    another with lanes of samples for many. Where the C runtime is missing (no compiler at installation) or
     cannot take a layer, the NumPy reference serves, and says so once by `logging`.
 
     Parameters
@@ -111,9 +112,12 @@ class Engine:
         self.isa = isa or (names[-1] if names else "numpy")
         self.lanes = lanes or LANES.get(self.isa, 64)
         self.reason = "" if self._library else "the C runtime is not built; install with a C compiler"
+        self.density: Sequence[float] = ()
         try:
             self._layers: Sequence[Sums | Pool] = lower(hard)
             density = _density(self._layers, hard, sample)
+            sums = [layer for layer in self._layers if isinstance(layer, Sums)]
+            self.density = [bits / layer.top.bit_length() for bits, layer in zip(density, sums, strict=False)]
             self.choices = plan(self._layers, lanes=self.lanes, density=density, only=only)
             self._many = plan(self._layers, lanes=self.lanes, batch=MANY, density=density, only=only)
             self._by_samples = any(choice.kernel is Kernel.SAMPLES for choice in self._many)

@@ -173,9 +173,10 @@ def _kernels(widths: Sequence[int]) -> str:
     """Return the kernels of some widths for the instruction set that the compiler is told, and their table."""
     lines = ["#define ISA baseline", _inlined("bytes.h", set())]
     for width in widths:
-        lines += [f"#define LANES {width}", _inlined("lanes.h", set())]
+        lines += [f"#define LANES {width}", _inlined("lanes.h", set()), _inlined("samples.h", set())]
     outputs = ", ".join(f"outputs_{width}_baseline" if width in widths else "NULL" for width in WIDTHS)
-    table = f"{{bytes_any_baseline, rows_any_baseline, {{{outputs}}}, {{NULL, NULL, NULL, NULL}}}}"
+    none = "{NULL, NULL, NULL, NULL}"
+    table = f"{{bytes_any_baseline, rows_any_baseline, {{{outputs}}}, {none}, {none}, {none}}}"
     lines += ["#undef ISA", f"static const kernels hs_kernels[] = {{{table}}};", "int hs_isa(void) { return 0; }"]
     return "\n".join(lines)
 

@@ -342,7 +342,6 @@ class _Builder:
         )  # fmt: skip
 
     def _samples(self, step: Step, layer: Sums, lanes: int, frame: int) -> None:
-        assert layer.threshold is not None
         pitch, rows = step.w + 2 * step.px, step.in_planes * step.c + 1
         tap = (np.arange(step.kh)[:, None] * pitch + np.arange(step.kw)) * rows
         row = tap[None, None] + np.arange(step.in_planes * step.c).reshape(step.in_planes, step.c, 1, 1)
@@ -362,7 +361,9 @@ class _Builder:
                 stream += [q, *_listed(minus, rows - 1), *_listed(row[part > 0], rows - 1)]
                 low[unit] += (1 << q) * bool(minus.size)
         start = 1 - layer.least + int(low.max())
-        sets, places = _sets(layer.threshold + (start - low)[:, None, None, None])
+        sets, places = (layer.bias + low - start)[None], np.zeros(0, "<u2")
+        if layer.threshold is not None:
+            sets, places = _sets(layer.threshold + (start - low)[:, None, None, None])
         acc_planes = (layer.largest + start).bit_length()
         self._finish(
             step, np.array(stream, "<u2"), sets.astype("<u4"), places, kind=KINDS["samples"], lanes=lanes,

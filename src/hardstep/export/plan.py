@@ -19,6 +19,7 @@ ADDER = 5.0  # vector instructions that add one row: 2 with three-input logic, o
 ROW = 1.5
 FAR = 2**20  # bytes of lists beyond which they come from far, at a little more a row
 FLUSH = 9.0  # instructions a plane of an accumulator: add, compare
+TURN = 1400.0  # instructions of a transposition of 64 words in every vector
 TWIN = 0.65  # what a position costs where two share a vector of 256 bits
 SCALAR = 12.0  # what adding bytes one by one costs, against vectors
 PAIR = 0.17  # instructions a product of bytes and weights
@@ -123,29 +124,23 @@ def _costs(layer: Sums, first: bool, lanes: int, width: int, batch: int, bits: f
         wide = max(2.0, np.abs(layer.weight // common).max(initial=0) / 128)  # small ones are widened, large ones often
         wide *= SCALAR if lanes == 64 else 256 / lanes
         costs[Kernel.ROWS] = positions * (-(-units // 16) * wide * bits * terms + 4 * units)
+    planes = (layer.largest - layer.least + 1).bit_length()
+    row = ADDER + ROW
+    if small and not first and batch >= lanes // 2 and positions * (layer.threshold is None) <= 1:
+        used = sum(int(np.count_nonzero(d)) for d in digits(layer.weight))
+        if layer.top == 1 and (np.abs(layer.weight) == 1).all():
+            used = used // 2
+        rows = used * layer.top.bit_length() * (row + 0.3 * (2 * used > FAR))
+        ends = units * (TURN if layer.threshold is None else planes * FLUSH * max(1, used / (units * terms)))
+        costs[Kernel.SAMPLES] = positions * -(-batch // lanes) / batch * (rows + ends)
     if layer.threshold is None:
         return costs
-    planes = (layer.largest - layer.least + 1).bit_length()
     _, _, split = offset_planes(layer.weight)
-    row = ADDER + ROW
     if small and (not first or layer.shape[1:] == (1, 1)):
         pairs = len(split) * layer.top.bit_length()
         work = bits * terms * len(split) * row + planes * FLUSH * (1 + pairs / 2)
         work *= TWIN if width == 128 < lanes else 1.0
         costs[Kernel.OUTPUTS] = positions * (-(-units // width) * work + terms * bits)
-    if small and not first and batch >= lanes // 2:
-        used = sum(int(np.count_nonzero(d)) for d in digits(layer.weight))
-        if layer.top == 1 and (np.abs(layer.weight) == 1).all():
-            used = used // 2
-        tiles = -(-batch // lanes) / batch
-        costs[Kernel.SAMPLES] = (
-            positions
-            * tiles
-            * (
-                used * layer.top.bit_length() * (row + 0.3 * (2 * used > FAR))
-                + units * planes * FLUSH * max(1, used / (units * terms))
-            )
-        )
     return costs
 
 

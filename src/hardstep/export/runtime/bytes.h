@@ -249,16 +249,18 @@ static void HS_AS(bytes)(const step *s, const work *w) {
 #endif
 
 /* Sums of n <= 256 listed rows of 64 units: bytes weight + 128, in each 32 of them unit j beside unit 16 + j, so that
- * even and odd bytes are added as 16-bit numbers that cannot overflow. */
+ * odd bytes and both together are added as 16-bit numbers: the odd sums cannot overflow, and taken from the sums of
+ * both they leave the even ones. */
 static void HS_AS(sixty_four)(const unsigned char *weights, const entry *list, size_t n, uint32_t *total) {
 #ifdef HS_PAIRS
-    const __m256i even = _mm256_set1_epi16(255);
     __m256i a = _mm256_setzero_si256(), b = a, c = a, d = a;
     for (size_t k = 0; k < n; k++) {
+        _mm_prefetch((const char *)(weights + ((size_t)list[k + 12] << 6)), _MM_HINT_T0);
         const __m256i x = LOADED(weights + ((size_t)list[k] << 6)), y = LOADED(weights + ((size_t)list[k] << 6) + 32);
-        a = _mm256_add_epi16(a, _mm256_and_si256(x, even)), b = _mm256_add_epi16(b, _mm256_srli_epi16(x, 8));
-        c = _mm256_add_epi16(c, _mm256_and_si256(y, even)), d = _mm256_add_epi16(d, _mm256_srli_epi16(y, 8));
+        a = _mm256_add_epi16(a, x), b = _mm256_add_epi16(b, _mm256_srli_epi16(x, 8));
+        c = _mm256_add_epi16(c, y), d = _mm256_add_epi16(d, _mm256_srli_epi16(y, 8));
     }
+    a = _mm256_sub_epi16(a, _mm256_slli_epi16(b, 8)), c = _mm256_sub_epi16(c, _mm256_slli_epi16(d, 8));
     FLUSHED(0, a);
     FLUSHED(16, b);
     FLUSHED(32, c);

@@ -61,8 +61,13 @@ static int placed(const hs_model *m, size_t bytes, const step *s) {
 
 /* Sums of bits: sizes that the kernels' arrays hold, codes as wide as they must be. */
 static int summed(const step *s) {
-    return (uint64_t)s->c * s->kh * s->kw <= 65528 && s->acc_planes >= 1 && s->acc_planes <= 32 && s->stairs >= 1
-        && s->stairs <= 255 && s->out_planes == bit_length(s->stairs);
+    return (uint64_t)s->c * s->kh * s->kw <= 65528 && s->acc_planes >= 1 && s->acc_planes <= 32 && s->stairs <= 255
+        && s->out_planes == bit_length(s->stairs);
+}
+
+/* Scores are given at one position, one for each unit. */
+static int reads_out(const hs_model *m, const step *s) {
+    return s->oh == 1 && s->ow == 1 && s->classes == 1 && s->units == m->outputs;
 }
 
 /* Weights of 8 or 16 bits in groups of 16 units; 32-bit thresholds or biases, units beyond the last never fire. */
@@ -71,7 +76,7 @@ static int compared(const hs_model *m, size_t bytes, const step *s) {
     const sum32 *threshold = (const sum32 *)(const void *)(m->data + s->thresholds);
     if (s->stairs > 255 || (s->weight_planes != 8 && s->weight_planes != 16)) return 0;
     if (!placed(m, bytes, s) || !lies(m, bytes, s->thresholds, s->thresholds_bytes, rows * padded * 4)) return 0;
-    if (s->stairs == 0) return s->oh == 1 && s->ow == 1 && s->classes == 1 && s->units == m->outputs;
+    if (s->stairs == 0) return reads_out(m, s);
     for (uint64_t i = 0; i < rows; i++)
         for (uint64_t j = s->units; j < padded; j++)
             if (threshold[i * padded + j] != INT32_MAX) return 0;
@@ -89,7 +94,7 @@ static int good_outputs(const hs_model *m, size_t bytes, const step *s) {
     const uint64_t rows = ((uint64_t)s->c * s->kh * s->kw + 1) * s->weight_planes;
     const uint64_t vectors = (uint64_t)s->classes * blocks * s->stairs * s->acc_planes;
     const word *threshold = (const word *)(const void *)(m->data + s->thresholds);
-    if (!summed(s) || s->out_words != blocks * s->lanes / 64) return 0;
+    if (!summed(s) || s->stairs == 0 || s->out_words != blocks * s->lanes / 64) return 0;
     if (s->weight_planes < 1 || s->weight_planes > 32 || s->shift > 31) return 0;
     if (s->in_planes + s->weight_planes + s->shift > 64) return 0;
     if (!lies(m, bytes, s->weights, s->weights_bytes, blocks * rows * vector)) return 0;
@@ -118,10 +123,12 @@ static int good_samples(const hs_model *m, size_t bytes, const step *s) {
     const uint64_t pitch = (uint64_t)s->w + 2 * s->px, rows = (s->h + 2ull * s->py) * pitch * rows_in(s);
     const uint64_t last = ((s->oh - 1ull) * s->sy * pitch + (s->ow - 1ull) * s->sx) * rows_in(s);
     const entry *at = (const entry *)(const void *)(m->data + s->weights), *end = at + s->weights_bytes / 2;
+    const uint64_t limits = s->stairs ? (uint64_t)s->classes * s->units * s->stairs : s->units; /* or biases */
     if (!summed(s) || m->tile > s->lanes || s->out_words != s->lanes / 64 || s->offset < -1 || s->offset > 0) return 0;
+    if (s->stairs == 0 && (s->frame || !reads_out(m, s))) return 0;
     if (!lies(m, bytes, s->weights, s->weights_bytes, s->weights_bytes / 2 * 2)) return 0;
     if (!placed(m, bytes, s)) return 0;
-    if (!lies(m, bytes, s->thresholds, s->thresholds_bytes, 4ull * s->classes * s->units * s->stairs)) return 0;
+    if (!lies(m, bytes, s->thresholds, s->thresholds_bytes, 4 * limits)) return 0;
     if (s->offset && !taken(&at, end, rows - last)) return 0;
     for (uint32_t unit = 0; unit < s->units; unit++) {
         if (at == end) return 0;
@@ -176,7 +183,7 @@ static int good(const hs_model *m, size_t bytes, const step *s, between *b) {
         next.lanes = s->lanes;
         next.frame = s->frame;
     }
-    if (s->kind == EMIT || ((s->kind == BYTES || s->kind == ROWS) && s->stairs == 0)) next.layout = DONE;
+    if (s->kind == EMIT || ((s->kind == BYTES || s->kind == ROWS || s->kind == SAMPLES) && s->stairs == 0)) next.layout = DONE;
     *b = next;
     return ok;
 }
@@ -219,10 +226,10 @@ int hs_open(hs_model *m, const void *data, size_t bytes) {
     for (m->bad = 0; m->bad < m->ops; m->bad++) {
         step s;
         memcpy(&s, m->data + HS_HEAD + m->bad * HS_STEP_BYTES, sizeof s);
-        if (s.kind == OUTPUTS || s.kind == SAMPLES || s.kind == TURN) {
+        if (s.kind == OUTPUTS || s.kind == SAMPLES || s.kind == TURN || s.kind == BACK) {
             if (!known_lanes(s.lanes)) return HS_BAD_LAYER;
             if (s.kind == OUTPUTS && !hs_kernels[0].outputs[lane_index(s.lanes)]) return HS_TOO_WIDE;
-            if (s.kind == SAMPLES && !hs_kernels[0].samples[lane_index(s.lanes)]) return HS_TOO_WIDE;
+            if (s.kind != OUTPUTS && !hs_kernels[0].samples[lane_index(s.lanes)]) return HS_TOO_WIDE;
         }
         if (b.layout == DONE || !good(m, bytes, &s, &b)) return HS_BAD_LAYER;
         if (map_bytes(m, &b) > map) map = map_bytes(m, &b);

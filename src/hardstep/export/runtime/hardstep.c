@@ -57,8 +57,8 @@ void hs_run(const hs_model *m, const uint8_t *codes, int32_t *scores, size_t n, 
             case OUTPUTS: with->outputs[lane_index(s.lanes)](&s, &w); break;
             case SAMPLES: with->samples[lane_index(s.lanes)](&s, &w); break;
             case POOL: pool(&s, &w); break;
-            case TURN: turn(&s, &w); break;
-            case BACK: back(&s, &w); break;
+            case TURN: with->turn[lane_index(s.lanes)](&s, &w); break;
+            case BACK: with->back[lane_index(s.lanes)](&s, &w); break;
             case BITS: bits(&s, &w); break;
             case EMIT: emit(&s, &w); break;
             default: with->rows(&s, &w); break;

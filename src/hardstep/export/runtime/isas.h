@@ -6,22 +6,7 @@
 
 #define ISA baseline
 #include "bytes.h"
-#define LANES 64
-#include "lanes.h"
-#if defined(__GNUC__)
-#if HS_MAX_LANES >= 128
-#define LANES 128
-#include "lanes.h"
-#endif
-#if HS_MAX_LANES >= 256
-#define LANES 256
-#include "lanes.h"
-#endif
-#if HS_MAX_LANES >= 512
-#define LANES 512
-#include "lanes.h"
-#endif
-#endif
+#include "widths.h"
 #undef ISA
 
 #if defined(__GNUC__) && defined(__x86_64__) && !defined(HS_SMALL)
@@ -37,20 +22,7 @@
 #endif
 #define ISA avx2
 #include "bytes.h"
-#define LANES 64
-#include "lanes.h"
-#if HS_MAX_LANES >= 128
-#define LANES 128
-#include "lanes.h"
-#endif
-#if HS_MAX_LANES >= 256
-#define LANES 256
-#include "lanes.h"
-#endif
-#if HS_MAX_LANES >= 512
-#define LANES 512
-#include "lanes.h"
-#endif
+#include "widths.h"
 #undef ISA
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -68,14 +40,7 @@
 #endif
 #define ISA avx512
 #include "bytes.h"
-#define LANES 64
-#include "lanes.h"
-#define LANES 128
-#include "lanes.h"
-#define LANES 256
-#include "lanes.h"
-#define LANES 512
-#include "lanes.h"
+#include "widths.h"
 #undef ISA
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -85,16 +50,18 @@
 #endif
 #endif
 
-#if defined(__GNUC__) && HS_MAX_LANES >= 512
+#if HS_MAX_LANES >= 512
 #define FOUR_WIDTHS(name, isa) {name##_64_##isa, name##_128_##isa, name##_256_##isa, name##_512_##isa}
-#elif defined(__GNUC__) && HS_MAX_LANES >= 256
+#elif HS_MAX_LANES >= 256
 #define FOUR_WIDTHS(name, isa) {name##_64_##isa, name##_128_##isa, name##_256_##isa, NULL}
-#elif defined(__GNUC__) && HS_MAX_LANES >= 128
+#elif HS_MAX_LANES >= 128
 #define FOUR_WIDTHS(name, isa) {name##_64_##isa, name##_128_##isa, NULL, NULL}
 #else
 #define FOUR_WIDTHS(name, isa) {name##_64_##isa, NULL, NULL, NULL}
 #endif
-#define TABLE(isa) {bytes_any_##isa, rows_any_##isa, FOUR_WIDTHS(outputs, isa), FOUR_WIDTHS(samples, isa)}
+#define TABLE(isa)                                                                              \
+    {bytes_any_##isa, rows_any_##isa, FOUR_WIDTHS(outputs, isa), FOUR_WIDTHS(samples, isa),     \
+     FOUR_WIDTHS(turn, isa), FOUR_WIDTHS(back, isa)}
 #if HS_MAX_LANES >= 256 /* 128 lanes: two positions a vector */
 #define outputs_128_avx2 twins_256_avx2
 #define outputs_128_avx512 twins_256_avx512

@@ -1,9 +1,9 @@
 /* Bit-sliced sums: rows of LANES bits are counted with carry-save adders, one bit of every sum a vector.
  *
- * Included once for every width and instruction set, with LANES and ISA defined. A plane holds one binary digit of
- * LANES sums; `count` adds rows to planes, 5 operations a row (2 with three-input logic).
- * Lanes are outputs: the list names the set bits of one sample, rows are weights.
- * Lanes are samples: the list names the non-zero digits of one unit's weights, rows are bits of activations.
+ * Included once for every width and instruction set, with LANES and ISA defined; samples.h follows and ends the width.
+ * A plane holds one binary digit of LANES sums; `count` adds rows to planes, 5 operations a row (2 with three-input
+ * logic). Lanes are outputs: the list names the set bits of one sample, rows are weights. Lanes are samples (samples.h):
+ * the list names the non-zero digits of one unit's weights, rows are bits of activations.
  */
 
 #define HS_PASTE(a, b, c) a##_##b##_##c
@@ -59,29 +59,49 @@ typedef uint64_t HS_ALIAS __attribute__((vector_size(LANES / 8), aligned(8))) VE
         ADD3(four, twos, twos, x_, y_);            \
     } while (0)
 
-/* Add n rows, n a multiple of 8, to planes [0, top); there must be room for 5 planes. R(i) is a row, NEXT moves on. */
+/* Sixteen rows from the r-th on into ones to eights give a carry of weight 16. */
+#define SIXTEEN(sixteen)                                   \
+    do {                                                   \
+        VEC p_, q_, r_, s_;                                \
+        FOUR(p_, 0);                                       \
+        FOUR(q_, 4);                                       \
+        ADD3(r_, fours, fours, p_, q_);                    \
+        FOUR(p_, 8);                                       \
+        FOUR(q_, 12);                                      \
+        ADD3(s_, fours, fours, p_, q_);                    \
+        ADD3(sixteen, eights, eights, r_, s_);             \
+        NEXT;                                              \
+    } while (0)
+
+/* Add n rows, n a multiple of 8, to planes [0, top); there must be room for 5 planes. R(i) is a row, NEXT moves on.
+ * Carries of weight 16 and more wait in pairs, as the digits of a binary counter of them say. */
 #define COUNT(plane, top, n)                                                                         \
-    VEC ones = (plane)[0], twos = (plane)[1], fours = (plane)[2], eights = (plane)[3], a, b, c, d;   \
-    for (; n >= 16; n -= 16) {                                                                       \
-        FOUR(a, 0);                                                                                  \
-        FOUR(b, 4);                                                                                  \
-        ADD3(c, fours, fours, a, b);                                                                 \
-        FOUR(a, 8);                                                                                  \
-        FOUR(b, 12);                                                                                 \
-        ADD3(d, fours, fours, a, b);                                                                 \
-        ADD3(a, eights, eights, c, d);                                                               \
-        RIPPLE(plane, 4, top, a);                                                                    \
-        NEXT;                                                                                        \
+    VEC ones = (plane)[0], twos = (plane)[1], fours = (plane)[2], eights = (plane)[3];               \
+    VEC wait[20], carry = (VEC){0};                                                                  \
+    size_t carries = 0;                                                                              \
+    for (; n >= 16; n -= 16, carries++) {                                                            \
+        VEC a;                                                                                       \
+        uint32_t j = 4;                                                                              \
+        SIXTEEN(a);                                                                                  \
+        for (size_t m = carries; m & 1 && j < (top); m >>= 1, j++) ADD3(a, (plane)[j], (plane)[j], wait[j], a); \
+        wait[j] = a;                                                                                 \
     }                                                                                                \
     if (n) {                                                                                         \
+        VEC a, b, c;                                                                                 \
         FOUR(a, 0);                                                                                  \
         FOUR(b, 4);                                                                                  \
         ADD3(c, fours, fours, a, b);                                                                 \
-        d = eights & c;                                                                              \
+        carry = eights & c;                                                                          \
         eights ^= c;                                                                                 \
-        RIPPLE(plane, 4, top, d);                                                                    \
     }                                                                                                \
-    (plane)[0] = ones, (plane)[1] = twos, (plane)[2] = fours, (plane)[3] = eights
+    (plane)[0] = ones, (plane)[1] = twos, (plane)[2] = fours, (plane)[3] = eights;                   \
+    for (uint32_t j = 4; j < (top); j++, carries >>= 1)                                              \
+        if (carries & 1) ADD3(carry, (plane)[j], (plane)[j], wait[j], carry);                        \
+        else {                                                                                       \
+            const VEC t = (plane)[j] & carry;                                                        \
+            (plane)[j] ^= carry;                                                                     \
+            carry = t;                                                                               \
+        }
 
 static void HS_AS(count)(VEC *plane, uint32_t top, const VEC *rows, const entry *list, size_t n) {
 #define R(i) (rows[list[i]])
@@ -259,90 +279,3 @@ static void HS_AS(twins)(const step *s, const work *w) {
 #undef HALVES
 #undef BITS_OF
 #endif
-
-#ifndef HS_NO_SAMPLES
-/* One digit of a unit's weights: rows that count -1, then rows that count +1; `list` moves behind them. */
-static void HS_AS(digit)(VEC *acc, uint32_t top, const VEC *rows, const entry **list, int alone) {
-    const size_t minus = (*list)[0], plus = (*list)[1 + minus];
-    const entry *less = *list + 1, *more = *list + 2 + minus;
-    VEC part[24];
-    *list = more + plus;
-    if (minus == 0 && alone) {
-        HS_AS(count)(acc, top, rows, more, plus);
-        return;
-    }
-    uint32_t given = bit_length((uint32_t)(minus + plus)) + 1;
-    if (given < 5) given = 5;
-    for (uint32_t j = 0; j < given; j++) part[j] = (VEC){0};
-    if (minus) {
-        HS_AS(count)(part, given, rows, less, minus);
-        for (uint32_t j = 0; j < given; j++) part[j] = ~part[j]; /* -1 - count; thresholds know of the 1 */
-    }
-    HS_AS(count)(part, given, rows, more, plus);
-    HS_AS(add)(acc, top, part, given, 1);
-}
-
-/* Lanes are samples: all of a tile at once, work goes with the digits of the weights that are not zero. */
-static void HS_AS(samples)(const step *s, const work *w) {
-    const size_t pitch = s->w + 2u * s->px, fy = s->frame >> 16, fx = s->frame & 0xffffu;
-    const size_t out_pitch = s->ow + 2 * fx, out_rows = (size_t)s->out_planes * s->units + 1;
-    const entry *place = (const entry *)(w->data + s->places);
-    if (s->frame) memset(w->out, 0, (s->oh + 2 * fy) * out_pitch * out_rows * WORDS * sizeof(word));
-    for (size_t at = 0; at < (size_t)s->oh * s->ow; at++) {
-        const size_t y = at / s->ow, x = at % s->ow;
-        const VEC *rows = (const VEC *)w->in + (y * s->sy * pitch + x * s->sx) * rows_in(s);
-        VEC *out = (VEC *)w->out + ((y + fy) * out_pitch + x + fx) * out_rows;
-        const sum32 *threshold = (const sum32 *)(w->data + s->thresholds)
-            + (s->classes > 1 ? place[at] : 0u) * (size_t)s->units * s->stairs;
-        const entry *list = (const entry *)(w->data + s->weights);
-        VEC begin[40], acc[40];
-        for (uint32_t j = 0; j < s->acc_planes; j++) begin[j] = SPLAT(((uint32_t)s->start >> j) & 1u);
-        if (s->offset) { /* -1: start - sum of all rows = start + 1 + ~sum */
-            VEC all[24];
-            const uint32_t given = bit_length(list[0]) + 4; /* the top plane stays 0 and becomes the sign */
-            for (uint32_t j = 0; j < given; j++) all[j] = (VEC){0};
-            HS_AS(count)(all, given, rows, list + 1, list[0]);
-            for (uint32_t j = 0; j < given; j++) all[j] = ~all[j];
-            for (uint32_t j = 0; j < s->acc_planes; j++) begin[j] = SPLAT((((uint32_t)s->start + 1u) >> j) & 1u);
-            HS_AS(add)(begin, s->acc_planes, all, given, 1);
-            list += 1 + list[0];
-        }
-        for (size_t unit = 0; unit < s->units; unit++) {
-            const uint32_t digits = *list++;
-            for (uint32_t j = 0; j < s->acc_planes; j++) acc[j] = begin[j];
-            for (uint32_t j = s->acc_planes; j < s->acc_planes + 5; j++) acc[j] = (VEC){0};
-            for (uint32_t i = 0; i < digits; i++) {
-                const uint32_t low = *list++;
-                HS_AS(digit)(acc + low, s->acc_planes - low, rows, &list, digits == 1);
-            }
-            VEC code[8];
-            for (uint32_t j = 0; j < s->out_planes; j++) code[j] = (VEC){0};
-            for (uint32_t i = 0; i < s->stairs; i++) {
-                const uint32_t t = ~(uint32_t)*threshold++;
-                VEC above = (VEC){0};
-                for (uint32_t j = 0; j < s->acc_planes; j++) {
-                    const VEC clear = SPLAT((t >> j) & 1u);
-                    above = MAJORITY(acc[j], clear, above);
-                }
-                RIPPLE(code, 0, s->out_planes, above);
-            }
-            for (uint32_t j = 0; j < s->out_planes; j++) out[j * s->units + unit] = code[j];
-        }
-        out[out_rows - 1] = (VEC){0};
-    }
-}
-#endif
-
-#undef VEC
-#undef WORDS
-#undef SPLAT
-#undef XOR3
-#undef MAJORITY
-#undef ADD3
-#undef RIPPLE
-#undef FOUR
-#undef COUNT
-#undef HS_PASTE
-#undef HS_PASTED
-#undef HS_AS
-#undef LANES

@@ -1,4 +1,4 @@
-/* What moves bits without summing: packing input bytes, pooling, changing between the two layouts. */
+/* What moves bits without summing: packing input bytes, pooling, what is packed already. */
 #ifndef HS_MOVES_H
 #define HS_MOVES_H
 
@@ -67,56 +67,6 @@ static void pool(const step *s, const work *w) {
                     for (size_t k = 0; k < stride; k++) largest(out + k, in + k, s->in_planes, stride);
             }
         }
-}
-
-/* Transpose 64 x 64 bits in place, halves first. */
-static void transpose(uint64_t *m) {
-    uint64_t mask = 0x00000000ffffffffu;
-    for (size_t j = 32; j; j >>= 1, mask ^= mask << j)
-        for (size_t k = 0; k < 64; k = ((k | j) + 1) & ~j) {
-            const uint64_t t = ((m[k] >> j) ^ m[k | j]) & mask;
-            m[k] ^= t << j;
-            m[k | j] ^= t;
-        }
-}
-
-/* Lanes of outputs to lanes of samples. */
-static void turn(const step *s, const work *w) {
-    const size_t fy = s->frame >> 16, fx = s->frame & 0xffffu, pitch = s->w + 2 * fx, rows = rows_in(s);
-    const size_t in_next = (size_t)s->in_planes * s->in_words, in_sample = in_next * s->h * s->w;
-    memset(w->out, 0, (s->h + 2 * fy) * pitch * rows * s->out_words * sizeof(word));
-    for (size_t at = 0; at < (size_t)s->h * s->w; at++) {
-        word *out = w->out + ((at / s->w + fy) * pitch + at % s->w + fx) * rows * s->out_words;
-        for (size_t p = 0; p < s->in_planes; p++)
-            for (size_t k = 0; k < s->in_words; k++)
-                for (size_t g = 0; g * 64 < w->n; g++) {
-                    uint64_t block[64];
-                    for (size_t i = 0; i < 64; i++)
-                        block[i] = g * 64 + i < w->n
-                            ? w->in[(g * 64 + i) * in_sample + at * in_next + p * s->in_words + k] : 0;
-                    transpose(block);
-                    for (size_t i = 0; i < 64 && k * 64 + i < s->c; i++)
-                        out[(p * s->c + k * 64 + i) * s->out_words + g] = block[i];
-                }
-    }
-}
-
-/* Lanes of samples to lanes of outputs. */
-static void back(const step *s, const work *w) {
-    const size_t rows = rows_in(s), next = (size_t)s->in_planes * s->out_words, sample = next * s->h * s->w;
-    for (size_t at = 0; at < (size_t)s->h * s->w; at++) {
-        const word *in = w->in + at * rows * s->in_words;
-        for (size_t p = 0; p < s->in_planes; p++)
-            for (size_t k = 0; k < s->out_words; k++)
-                for (size_t g = 0; g * 64 < w->n; g++) {
-                    uint64_t block[64];
-                    for (size_t i = 0; i < 64; i++)
-                        block[i] = k * 64 + i < s->c ? in[(p * s->c + k * 64 + i) * s->in_words + g] : 0;
-                    transpose(block);
-                    for (size_t i = 0; i < 64 && g * 64 + i < w->n; i++)
-                        w->out[(g * 64 + i) * sample + at * next + p * s->out_words + k] = block[i];
-                }
-    }
 }
 
 #endif

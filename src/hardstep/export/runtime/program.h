@@ -14,7 +14,10 @@
 #define HS_STEPS 64u      /* most steps of a model */
 #define HS_HEAD 64u       /* bytes of the head */
 #define HS_STEP_BYTES 128u
-#ifndef HS_MAX_LANES
+#ifndef __GNUC__
+#undef HS_MAX_LANES
+#define HS_MAX_LANES 64 /* other compilers have no vectors */
+#elif !defined(HS_MAX_LANES)
 #define HS_MAX_LANES 512 /* widest lanes that are compiled */
 #endif
 
@@ -33,7 +36,7 @@ enum {
     PLANES = 1,  /* input bytes to bit planes, one position */
     BYTES = 2,   /* input bytes times weights, to bits or scores */
     OUTPUTS = 3, /* bits to bits, lanes are outputs */
-    SAMPLES = 4, /* bits to bits, lanes are samples */
+    SAMPLES = 4, /* bits to bits or scores, lanes are samples */
     POOL = 5,    /* the largest code of each window, in either layout */
     TURN = 6,    /* lanes of outputs to lanes of samples */
     BACK = 7,    /* and back */
@@ -71,7 +74,7 @@ typedef struct {
 typedef void (*kernel)(const step *, const work *);
 
 typedef struct {
-    kernel bytes, rows, outputs[4], samples[4]; /* lanes 64, 128, 256, 512 */
+    kernel bytes, rows, outputs[4], samples[4], turn[4], back[4]; /* lanes 64, 128, 256, 512 */
 } kernels;
 
 /* Entries of the list of a site are padded to 8; building may write 8 past the end. */
