@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,11 @@ from numpy.typing import NDArray
 
 import hardstep as hs
 from hardstep.export.c import LAYOUTS
+from hardstep.export.compiler import RUNTIME
+from hardstep.export.pack import pack
+from hardstep.export.plan import plan
 from hardstep.hardnet import HardNet
+from hardstep.lowered import lower
 from tests.networks import drawn, network, samples
 
 STRICT = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Werror")
@@ -23,6 +28,7 @@ COMPILERS = [
 ]
 needs_gcc = pytest.mark.skipif(not shutil.which("gcc"), reason="gcc is not installed")
 ARM = [tool for tool in ("arm-none-eabi-gcc", "qemu-system-arm") if not shutil.which(tool)]
+NEON = [tool for tool in ("aarch64-linux-gnu-gcc", "qemu-aarch64") if not shutil.which(tool)]
 
 
 def run(command: list[str | Path], data: bytes = b"") -> str:
@@ -138,6 +144,21 @@ def test_cortex_m_gives_the_same_scores_under_qemu(seed: int, small: bool, tmp_p
     run([cross, *target, "-specs=rdimon.specs", "-nostartfiles", *objects, "-T", tmp_path / "board.ld", "-o", program])
     out = run(["qemu-system-arm", "-M", "mps2-an386", "-nographic", "-semihosting", "-kernel", program])
     assert np.array_equal(scores(out), net(x))
+
+
+@pytest.mark.skipif(bool(NEON), reason=f"{' and '.join(NEON)} not installed")
+def test_every_kernel_gives_the_same_scores_with_neon_under_qemu(tmp_path: Path) -> None:
+    program = tmp_path / "run"
+    sources = [RUNTIME / "hardstep.c", Path(__file__).with_name("run_model.c")]
+    run(["aarch64-linux-gnu-gcc", *STRICT, "-O2", "-static", f"-I{RUNTIME}", *sources, "-o", program])
+    for seed, lanes, only in product((1, 3, 6), (64, 128, 256), ("outputs", "samples", "rows")):
+        net = drawn(seed)
+        x = samples(np.random.default_rng(seed), net.shape, 2 * lanes + 3)
+        layers = lower(net)
+        packed = pack(layers, plan(layers, lanes=lanes, batch=len(x), only=only), tile=lanes)
+        (tmp_path / "model").write_bytes(packed.data)
+        out = run(["qemu-aarch64", program, tmp_path / "model"], x.tobytes())
+        assert np.array_equal(scores(out), net(x)), (seed, lanes, only)
 
 
 START = """
