@@ -128,11 +128,15 @@ class Engine:
 
     def __call__(self, x: NDArray[Any]) -> Int64[np.ndarray, "n k"]:
         """Return the integer scores of samples, given as codes (uint8) or as numbers (floats)."""
-        codes = np.ascontiguousarray(self.hard.codes(x))
+        codes = self.hard.codes(x)
         if self.reason:
             return self.hard(codes)
+        alone = self.threads == 1 or len(codes) * self._products < WORTH
+        if alone and len(codes) <= self._small.tile and not self._fills(len(codes)):
+            return self._small.few(codes)
+        codes = np.ascontiguousarray(codes)
         scores = np.empty((len(codes), self._small.outputs), np.int32)
-        if self.threads == 1 or len(codes) * self._products < WORTH:
+        if alone:
             self._run(codes, scores)
         else:
             step = -(-len(codes) // self.threads)
@@ -179,11 +183,14 @@ class Engine:
 
 
 class _Scratch(threading.local):
-    """The memory that a run needs, made anew in each thread that asks for its address."""
+    """The memory that a run needs, with room for the codes and scores of one tile; made anew in each thread."""
 
-    def __init__(self, count: int) -> None:
-        self._room = _aligned(count)
+    def __init__(self, model: _Model) -> None:
+        self._room = _aligned(model.scratch)
         self.address: int = self._room.ctypes.data
+        codes = np.zeros((model.tile, model.inputs), np.uint8)
+        scores = np.zeros((model.tile, model.outputs), np.int32)
+        self.few = (codes, scores, codes.ctypes.data, scores.ctypes.data, self.address)
 
 
 class _Program:
@@ -200,8 +207,17 @@ class _Program:
         names = list(LANES)
         self._model.isa = names.index(isa)
         self._address = ctypes.addressof(self._model)
-        self._scratch = _Scratch(self._model.scratch)
+        self._scratch = _Scratch(self._model)
+        self.tile: int = self._model.tile
         self.outputs: int = self._model.outputs
+
+    def few(self, codes: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Return the scores of at most a tile of samples, through memory whose address is known: to find one is slow."""
+        room, given, into, out, scratch = self._scratch.few
+        n = len(codes)
+        room[:n] = codes.reshape(n, room.shape[1])
+        self._library.hs_run(self._address, into, out, n, scratch)
+        return given[:n].astype(np.int64)
 
     def run(self, codes: NDArray[np.uint8], scores: NDArray[np.int32]) -> None:
         """Run all samples."""
