@@ -1,18 +1,21 @@
 """The engine against its peers, layer by layer, in one process: the target table of the engine, with what was measured.
 
-    python benchmarks/speed/engine.py [--rounds 5] [--rows A B] [--isa avx2]
+    python benchmarks/speed/engine.py [--rounds 5] [--rows A B] [--threads 2] [--ours "avx2 outputs"]
 
 Every row is one layer, timed in turn with every peer that can do it and gives the right sums (peers.py says how to have
 them). Inputs are ready-made: packed bits for us, bytes for the others. Our time includes thresholds, lists of set bits
 and changes of layout. The ratio is the best peer's median over ours; above 1 we are faster. "int8" is the best of
-onnxruntime's and PyTorch's 8-bit operators. About ten minutes on one core.
+onnxruntime's and PyTorch's 8-bit operators. With --threads 2 both sides use two, the batch split between ours, and wall
+time counts; peers of one thread stay out. About ten minutes on one core.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +45,8 @@ class Hardstep(Peer):
 
     family = "hardstep"
 
-    def __init__(self, kind: str = "", density: float = 0.5, *, readout: bool = False) -> None:
-        super().__init__(kind)
+    def __init__(self, kind: str = "", density: float = 0.5, *, readout: bool = False, threads: int = 1) -> None:
+        super().__init__(kind, threads)
         self.density, self.readout, self.chosen = density, readout, ""
 
     def prepare(self, case: Case) -> Run:
@@ -58,14 +61,17 @@ class Hardstep(Peer):
         pad = (1, 1) if case.conv else (0, 0)
         layer = Sums("layer", shape, case.top, weight, threshold, zero, padding=pad)
         batch, packed = len(case.x), case.top == 1
-        (choice,) = plan([layer], lanes=lanes, batch=batch, density=[self.density], only=only, packed=packed)
+        share = -(-batch // self.threads)
+        (choice,) = plan([layer], lanes=lanes, batch=share, density=[self.density], only=only, packed=packed)
         self.chosen = str(choice)
         positions = case.x[0].size // case.x.shape[1]
         tile = lanes if choice.kernel.value == "samples" else int(np.clip(2**17 // (positions * shape[0]), 1, 64))
         program = _Program(_load(LIBRARY), pack([layer], (choice,), tile=tile, packed=packed).data, isa)
         rows = case.x if not case.conv else case.x.transpose(0, 2, 3, 1)
         codes = bits.pack(rows).view(np.uint8) if packed else case.x
-        return program.bound(aligned(codes.reshape(batch, -1)), aligned(np.zeros((batch, program.outputs), np.int32)))
+        codes, out = aligned(codes.reshape(batch, -1)), aligned(np.zeros((batch, program.outputs), np.int32))
+        runs = [program.bound(codes[i : i + share], out[i : i + share]) for i in range(0, batch, share)]
+        return runs[0] if len(runs) == 1 else partial(together, ThreadPoolExecutor(len(runs)), runs, out)
 
     def expected(self, case: Case) -> NDArray[Any]:
         """Return bits, or sums of a read-out."""
@@ -79,6 +85,12 @@ class Hardstep(Peer):
         words = given.view(np.uint64).reshape(n, positions, -1)
         fires = bits.unpack(words, units).transpose(0, 2, 1).reshape(case.fires.shape)
         return fires.astype(bool)
+
+
+def together(pool: ThreadPoolExecutor, runs: list[Run], out: NDArray[Any]) -> NDArray[Any]:
+    """Run the shares of a batch at once."""
+    list(pool.map(lambda run: run(), runs))
+    return out
 
 
 @dataclass(frozen=True)
@@ -160,19 +172,21 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", default=[], help="only rows whose names begin so")
     parser.add_argument("--tiny", action="store_true", help="only the smallest row, for a test")
     parser.add_argument("--ours", default="", help="instruction set and kernel, such as 'avx2 outputs'")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     if not available_isas():
         parser.error("the C runtime is not built; install hardstep with a C compiler")
     chosen = [row for row in table() if not options.rows or row.name.startswith(tuple(options.rows))]
     for row in [r for r in table() if r.name.startswith("D 1 ")] if options.tiny else chosen:
-        rivals = [peer for peer in peers() if any(name in peer.name for name in row.rivals)]
+        rivals = [peer for peer in peers(options.threads) if any(name in peer.name for name in row.rivals)]
         runs, wrong = ready(row.case, rivals)
         runs = {name: run for name, run in runs.items() if not wrong[name] or row.case.top == 255}
-        ours = Hardstep(options.ours or row.ours, row.density, readout=row.readout)
+        ours = Hardstep(options.ours or row.ours, row.density, readout=row.readout, threads=options.threads)
         runs["hardstep"] = ours.prepare(row.case)
         right = np.array_equal(ours.told(runs["hardstep"](), row.case), ours.expected(row.case))
-        times = measure(runs, rounds=options.rounds, cold=row.cold)
+        used = dict.fromkeys(runs, options.threads)
+        times = measure(runs, rounds=options.rounds, cold=row.cold, threads=used)
         mine = times.pop("hardstep")
         best = min(times, key=lambda name: times[name]["seconds"], default="")
         ratio = times[best]["seconds"] / mine["seconds"] if best else float("nan")
@@ -191,7 +205,8 @@ def main() -> None:
         record(
             options.results, "speed_engine", row=row.name, ratio=ratio if best else None, must=row.must,
             stretch=row.stretch, peer=best, seconds=mine["seconds"], exact=right, isa=available_isas()[-1],
-            chosen=ours.chosen, cold=row.cold, peers={name: timed["seconds"] for name, timed in times.items()},
+            chosen=ours.chosen, cold=row.cold,
+            threads=options.threads, peers={name: timed["seconds"] for name, timed in times.items()},
             peers_wrong={name: wrong[name] for name in times},
         )  # fmt: skip
 

@@ -212,7 +212,7 @@ class _Program:
         self.outputs: int = self._model.outputs
 
     def few(self, codes: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Return the scores of at most a tile of samples, through memory whose address is known: to find one is slow."""
+        """Return the scores of at most a tile of samples, through memory whose address is known."""
         room, given, into, out, scratch = self._scratch.few
         n = len(codes)
         room[:n] = codes.reshape(n, room.shape[1])

@@ -72,7 +72,7 @@ def to_c(
     >>> "int digits_label(const uint8_t *codes)" in text
     True
     """
-    packed, choices = _packed(hard, name, lanes, tile)
+    packed, choices = _packed(hard, name, lanes, tile, plain=True)
     return _one_file(_head(hard, name, packed, choices), choices, small, _network(name, packed, hard, vectors))
 
 
@@ -104,7 +104,7 @@ def write_c(
     """
     if layout not in LAYOUTS:
         raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}; got {layout!r}")
-    packed, choices = _packed(hard, name, lanes, tile)
+    packed, choices = _packed(hard, name, lanes, tile, plain=layout in ("file", "arduino"))
     head, network = _head(hard, name, packed, choices), _network(name, packed, hard, None)
     texts = {f"{name}.h": _header(hard, name, packed)}
     if layout in ("file", "arduino"):
@@ -136,15 +136,15 @@ def write_c(
     return [Path(folder) / file for file in texts]
 
 
-def _packed(hard: HardNet, name: str, lanes: int, tile: int) -> tuple[Packed, Sequence[Choice]]:
-    """Return the network for the runtime, with lanes of outputs."""
+def _packed(hard: HardNet, name: str, lanes: int, tile: int, *, plain: bool) -> tuple[Packed, Sequence[Choice]]:
+    """Return the network for the runtime, with lanes of outputs; `plain` for the baseline alone."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or name.startswith("hs_"):
         raise ValueError(f"name must be a C identifier that does not begin with hs_, got {name!r}")
     if not 1 <= tile <= 512:
         raise ValueError(f"tile must be 1 to 512 samples, got {tile}")
     layers = lower(hard)
     choices = plan(layers, lanes=lanes)
-    return pack(layers, choices, tile=tile), choices
+    return pack(layers, choices, tile=tile, plain=plain), choices
 
 
 def _one_file(head: str, choices: Sequence[Choice], small: bool, network: str) -> str:
@@ -171,7 +171,7 @@ def _inlined(file: str, seen: set[str], kernels: str = "") -> str:
 
 def _kernels(widths: Sequence[int]) -> str:
     """Return the kernels of some widths for the instruction set that the compiler is told, and their table."""
-    lines = ["#define ISA baseline", _inlined("bytes.h", set())]
+    lines = ["#define ISA baseline", *(_inlined(file, set()) for file in ("lists.h", "bytes.h", "rows.h"))]
     for width in widths:
         lines += [f"#define LANES {width}", _inlined("lanes.h", set()), _inlined("samples.h", set())]
     outputs = ", ".join(f"outputs_{width}_baseline" if width in widths else "NULL" for width in WIDTHS)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hardstep.export.number_weights import byte_weights, row_weights
 from hardstep.export.plan import Choice, Kernel, digits, offset_planes
 from hardstep.hard_layers import Pool
 from hardstep.lowered import Sums
@@ -83,7 +84,9 @@ class Packed:
     scratch: int
 
 
-def pack(layers: Sequence[Sums | Pool], choices: Sequence[Choice], *, tile: int, packed: bool = False) -> Packed:
+def pack(
+    layers: Sequence[Sums | Pool], choices: Sequence[Choice], *, tile: int, packed: bool = False, plain: bool = False
+) -> Packed:
     """Write a network as one buffer for the C runtime.
 
     Parameters
@@ -97,9 +100,11 @@ def pack(layers: Sequence[Sums | Pool], choices: Sequence[Choice], *, tile: int,
     packed
         The input is packed bits in place of bytes: 64-bit words of each position, channels lowest first. Layers that
         do not end in a read-out then give the bits of their last codes in the same form.
+    plain
+        For the baseline alone, whose products of bytes never saturate: weights take no more room than they must.
     """
     first = next(layer for layer in layers if isinstance(layer, Sums))
-    builder = _Builder(list(layers), dict(zip((c.name for c in choices), choices, strict=True)))
+    builder = _Builder(list(layers), dict(zip((c.name for c in choices), choices, strict=True)), plain)
     inputs = prod(first.shape)
     if packed:
         inputs = builder.begin_packed(first)
@@ -125,7 +130,7 @@ def _list_bytes(step: Step, tile: int) -> int:
     sites, codes = (1, step.c * step.h * step.w) if step.flat else (step.h * step.w, step.c)
     room, wide = (-(-count // 8) * 8 + 24 for count in (codes, step.terms))
     if step.kind == KINDS["bytes"]:
-        return -(-step.terms // 2) * 16
+        return -(-step.terms * step.weight_planes // 32) * 4 * min(64, -(-tile * step.oh * step.ow // 4) * 4)
     if step.kind in (KINDS["outputs"], KINDS["rows"]):
         return (tile * sites * room + (0 if step.flat else 2 * wide)) * step.in_planes * 2
     return 0
@@ -158,6 +163,7 @@ class _State:
 class _Builder:
     layers: list[Sums | Pool]
     choices: dict[str, Choice]
+    plain: bool
     steps: list[Step] = field(default_factory=list)
     data: bytearray = field(default_factory=bytearray)
     state: _State = field(default_factory=lambda: _State(0, 0, 0, 8, raw=True))
@@ -285,25 +291,14 @@ class _Builder:
         self._emit(replace(step, **sections, **more))
 
     def _bytes(self, step: Step, layer: Sums) -> None:
-        pairs, bits = -(-step.terms // 2), _width(layer.weight)
-        weight = np.zeros((-(-step.units // 16) * 16, 2 * pairs), f"<i{bits // 8}")
-        weight[: step.units, : step.terms] = layer.weight.reshape(step.units, -1)
-        tiled = weight.reshape(-1, 16, pairs, 2).transpose(0, 2, 1, 3)
-        self._compared(step, layer, tiled, kind=KINDS["bytes"], weight_planes=bits)
+        found = byte_weights(layer.weight.reshape(step.units, -1), plain=self.plain)
+        more = {"weight_planes": found.bits, "shift": found.entries}
+        self._compared(step, layer, found.data, kind=KINDS["bytes"], **more)
 
     def _rows(self, step: Step, layer: Sums) -> None:
-        common = int(np.gcd.reduce(layer.weight, axis=None)) or 1
-        rows = (layer.weight // common).transpose(0, 2, 3, 1).reshape(step.units, step.terms).T
-        bits = _width(rows)
-        weight = np.zeros((step.terms, -(-step.units // 16) * 16), f"<i{bits // 8}")
-        weight[:, : step.units] = rows
-        flush = max(1, min(65_535, (2**15 - 1) // max(1, int(np.abs(rows).max(initial=0)))))
-        blocks = [weight[:, i : i + 64] for i in range(0, weight.shape[1], 64)]
-        if bits == 8:  # whole blocks as bytes weight + 128, in each 32 of them unit j beside unit 16 + j
-            pairs = np.arange(64).reshape(2, 2, 16).transpose(0, 2, 1).ravel()
-            blocks = [(b[:, pairs] ^ -128) if b.shape[1] == 64 else b for b in blocks]
-        weight = np.concatenate([block.ravel() for block in blocks])
-        self._compared(step, layer, weight, kind=KINDS["rows"], weight_planes=bits, shift=flush, offset=common)
+        found = row_weights(layer.weight.transpose(0, 2, 3, 1).reshape(step.units, step.terms))
+        more = {"weight_planes": found.bits, "shift": found.flush, "offset": found.factor}
+        self._compared(step, layer, found.data, kind=KINDS["rows"], **more)
 
     def _compared(self, step: Step, layer: Sums, weight: NDArray[Any], **more: int) -> None:
         """Append a step whose sums are numbers: thresholds or biases in groups of 16 units."""
@@ -374,11 +369,6 @@ class _Builder:
 def _frame(layer: Sums) -> int:
     """Return the padding of a layer as one number."""
     return layer.padding[0] << 16 | layer.padding[1]
-
-
-def _width(weight: NDArray[np.int64]) -> int:
-    """Return the bits in which the kernels of numbers hold weights, 8 or 16."""
-    return 8 if weight.min(initial=0) >= -128 and weight.max(initial=0) <= 127 else 16
 
 
 def _packed(bits: NDArray[Any]) -> NDArray[np.uint8]:

@@ -9,6 +9,7 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
+from hardstep.export.number_weights import weight_width
 from hardstep.hard_layers import Pool
 from hardstep.lowered import Sums
 
@@ -22,7 +23,7 @@ FLUSH = 9.0  # instructions a plane of an accumulator: add, compare
 TURN = 1400.0  # instructions of a transposition of 64 words in every vector
 TWIN = 0.65  # what a position costs where two share a vector of 256 bits
 SCALAR = 12.0  # what adding bytes one by one costs, against vectors
-PAIR = 0.17  # instructions a product of bytes and weights
+PAIR = {8: 0.12, 16: 0.2}  # instructions a product of a byte and a weight of so many bits
 
 
 class Kernel(Enum):
@@ -118,7 +119,8 @@ def _costs(layer: Sums, first: bool, lanes: int, width: int, batch: int, bits: f
     small = terms <= 65_528
     costs: dict[Kernel, float] = {}
     if first and _sixteen(layer.weight):
-        costs[Kernel.BYTES] = positions * units * terms * PAIR * 256 / max(lanes, 128)
+        pair = PAIR[weight_width(layer.weight.reshape(units, -1))]
+        costs[Kernel.BYTES] = positions * units * terms * pair * 256 / max(lanes, 128)
     common = np.gcd.reduce(layer.weight, axis=None) or 1
     if not first and small and _sixteen(layer.weight // common):
         wide = max(2.0, np.abs(layer.weight // common).max(initial=0) / 128)  # small ones are widened, large ones often
@@ -127,7 +129,7 @@ def _costs(layer: Sums, first: bool, lanes: int, width: int, batch: int, bits: f
     planes = (layer.largest - layer.least + 1).bit_length()
     row = ADDER + ROW
     if small and not first and batch >= lanes // 2 and positions * (layer.threshold is None) <= 1:
-        used = sum(int(np.count_nonzero(d)) for d in digits(layer.weight))
+        used = int(np.bitwise_count(layer.weight ^ 3 * layer.weight).sum())  # canonical signed digits that are not 0
         if layer.top == 1 and (np.abs(layer.weight) == 1).all():
             used = used // 2
         rows = used * layer.top.bit_length() * (row + 0.3 * (2 * used > FAR))
@@ -164,7 +166,7 @@ def offset_planes(weight: NDArray[np.int64]) -> tuple[int, int, list[NDArray[np.
     >>> offset_planes(np.array([-1, 1, 1]))
     (-1, 1, [array([False,  True,  True])])
     """
-    offset = int(weight.min(initial=0)) if weight.size == 0 else int(weight.min())
+    offset = int(weight.min()) if weight.size else 0
     rest = weight - offset
     common = int(np.bitwise_or.reduce(rest, axis=None))
     shift = (common & -common).bit_length() - 1 if common else 0

@@ -83,10 +83,25 @@ static int compared(const hs_model *m, size_t bytes, const step *s) {
     return s->out_planes == bit_length(s->stairs) && s->out_words == rounded(s->units, 64) / 64;
 }
 
+/* Weights of whole groups of 16 units, then `shift` entries of excess: for each group their count, and that many. */
 static int good_bytes(const hs_model *m, size_t bytes, const step *s) {
-    const uint64_t terms_ = (uint64_t)s->c * s->kh * s->kw, groups = rounded(s->units, 16) / 16;
+    const uint64_t terms_ = (uint64_t)s->c * s->kh * s->kw, padded = rounded(s->units, 16);
     if ((uint64_t)s->c * s->h * s->w != m->inputs || terms_ > 1u << 24 || !compared(m, bytes, s)) return 0;
-    return lies(m, bytes, s->weights, s->weights_bytes, groups * ((terms_ + 1) / 2) * 4 * s->weight_planes);
+    const uint64_t plain = padded * byte_steps(s) * 4;
+    if (!lies(m, bytes, s->weights, s->weights_bytes, plain + (uint64_t)s->shift * sizeof(excess))) return 0;
+    if (s->shift && s->weight_planes != 8) return 0;
+    const excess *more = (const excess *)(const void *)(m->data + s->weights + plain), *end = more + s->shift;
+#ifdef HS_X86 /* products that saturate: weights of one sign in a pair sum to at most 128 */
+    const signed char *const weight = (const signed char *)m->data + s->weights;
+    for (uint64_t i = 0; s->weight_planes == 8 && i < plain; i += 2)
+        if (weight[i] * weight[i + 1] > 0 && (weight[i] + weight[i + 1] > 128 || weight[i] + weight[i + 1] < -128)) return 0;
+#endif
+    for (uint64_t group = 0; s->shift && group < padded / 16; group++) {
+        if (more == end) return 0;
+        for (uint32_t left = (more++)->term; left; left--, more++)
+            if (more == end || more->term >= terms_ || more->unit >= 16) return 0;
+    }
+    return !s->shift || more == end;
 }
 
 static int good_outputs(const hs_model *m, size_t bytes, const step *s) {
@@ -197,8 +212,8 @@ static uint64_t map_bytes(const hs_model *m, const between *b) {
 }
 
 static uint64_t list_bytes(const hs_model *m, const step *s) {
-    const uint64_t room = LIST_ROOM(site_codes(s)) + 8, wide = LIST_ROOM(terms(s)) + 8;
-    if (s->kind == BYTES) return ((uint64_t)terms(s) + 1) / 2 * 2 * 2 * 4;
+    const uint64_t room = LIST_ROOM(site_codes(s)), wide = LIST_ROOM(terms(s));
+    if (s->kind == BYTES) return (uint64_t)byte_steps(s) * 4 * byte_rows(s, m->tile);
     if (s->kind == OUTPUTS || s->kind == ROWS)
         return ((uint64_t)m->tile * sites(s) * room + (flat(s) ? 0 : 2 * wide)) * s->in_planes * 2;
     return 0;

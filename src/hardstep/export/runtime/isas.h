@@ -5,7 +5,9 @@
 #include "program.h"
 
 #define ISA baseline
+#include "lists.h"
 #include "bytes.h"
+#include "rows.h"
 #include "widths.h"
 #undef ISA
 
@@ -21,7 +23,9 @@
 #pragma GCC target("avx2,bmi,bmi2,popcnt")
 #endif
 #define ISA avx2
+#include "lists.h"
 #include "bytes.h"
+#include "rows.h"
 #include "widths.h"
 #undef ISA
 #if defined(__clang__)
@@ -39,7 +43,9 @@
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx2,bmi,bmi2,popcnt")
 #endif
 #define ISA avx512
+#include "lists.h"
 #include "bytes.h"
+#include "rows.h"
 #include "widths.h"
 #undef ISA
 #if defined(__clang__)

@@ -163,7 +163,7 @@ static void HS_AS(position)(const step *s, const work *w, const entry *lists, si
 
 /* Lanes are outputs: any number of samples, work goes with the bits that are set. */
 static void HS_AS(outputs)(const step *s, const work *w) {
-    const size_t blocks = s->out_words / WORDS, room = LIST_ROOM(site_codes(s)) + 8;
+    const size_t blocks = s->out_words / WORDS, room = LIST_ROOM(site_codes(s));
     const size_t positions = (size_t)s->oh * s->ow, given = (size_t)s->out_planes * s->out_words;
     const entry *place = (const entry *)(w->data + s->places);
     HS_PASTED(lists, any, ISA)(s, w);
@@ -173,7 +173,7 @@ static void HS_AS(outputs)(const step *s, const work *w) {
                 HS_AS(position)(s, w, w->lists + i * s->in_planes * room, room, block, 0, w->out + i * given);
         return;
     }
-    const size_t wide = LIST_ROOM(terms(s)) + 8;
+    const size_t wide = LIST_ROOM(terms(s));
     entry *gathered = w->lists + w->n * sites(s) * s->in_planes * room;
     for (size_t i = 0; i < w->n; i++)
         for (size_t at = 0; at < positions; at++) {
@@ -247,7 +247,7 @@ static void HS_AS(twin)(const step *s, const work *w, const entry *const list[2]
 
 /* `outputs` with 128 lanes, two positions or samples a vector. */
 static void HS_AS(twins)(const step *s, const work *w) {
-    const size_t room = LIST_ROOM(site_codes(s)) + 8, wide = flat(s) ? room : LIST_ROOM(terms(s)) + 8;
+    const size_t room = LIST_ROOM(site_codes(s)), wide = flat(s) ? room : LIST_ROOM(terms(s));
     const size_t positions = (size_t)s->oh * s->ow, given = (size_t)s->out_planes * s->out_words;
     const size_t sample = sites(s) * s->in_planes * room, many = w->n * positions;
     const entry *places = (const entry *)(w->data + s->places);

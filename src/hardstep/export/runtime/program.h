@@ -59,6 +59,13 @@ typedef struct {
     uint32_t frame; /* lanes of samples: the reader's padding around what is given, y << 16 | x */
 } step;
 
+/* What a weight on bytes has beyond what 16-bit sums of two products hold; the count of a group's list comes first. */
+typedef struct HS_ALIAS {
+    uint32_t term;
+    uint16_t unit;
+    int16_t more;
+} excess;
+
 /* What a step works on: the buffer, the two maps, samples in this tile, and room for lists. */
 typedef struct {
     const unsigned char *data;
@@ -77,8 +84,8 @@ typedef struct {
     kernel bytes, rows, outputs[4], samples[4], turn[4], back[4]; /* lanes 64, 128, 256, 512 */
 } kernels;
 
-/* Entries of the list of a site are padded to 8; building may write 8 past the end. */
-#define LIST_ROOM(count) (((size_t)(count) + 7u) / 8u * 8u + 16u)
+/* Entries that a list takes: 8 for its length, then its own padded to 8; building and reading ahead go past the end. */
+#define LIST_ROOM(count) (((size_t)(count) + 7u) / 8u * 8u + 24u)
 
 /* A position whose kernel is the whole image needs no gathering: all its rows are one list. */
 static inline int flat(const step *s) { return s->kh == s->h && s->kw == s->w && s->py == 0 && s->px == 0; }
@@ -88,6 +95,15 @@ static inline size_t sites(const step *s) { return flat(s) ? 1 : (size_t)s->h * 
 static inline size_t site_codes(const step *s) { return flat(s) ? (size_t)s->c * s->h * s->w : s->c; }
 
 static inline size_t terms(const step *s) { return (size_t)s->c * s->kh * s->kw; }
+
+/* Four bytes of input, or two numbers of 16 bits, that a product of bytes takes in one step. */
+static inline size_t byte_steps(const step *s) { return s->weight_planes == 8 ? (terms(s) + 3) / 4 : (terms(s) + 1) / 2; }
+
+/* Positions whose bytes are gathered together, in fours. */
+static inline size_t byte_rows(const step *s, size_t samples) {
+    const uint64_t all = (uint64_t)samples * s->oh * s->ow;
+    return all >= 64 ? 64 : (size_t)(all + 3) / 4 * 4;
+}
 
 /* Rows of a position with lanes of samples: one a plane and channel, and one of zeros. */
 static inline size_t rows_in(const step *s) { return (size_t)s->in_planes * s->c + 1; }
