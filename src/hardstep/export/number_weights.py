@@ -46,7 +46,7 @@ def byte_weights(weight: Int64[np.ndarray, "m k"], *, plain: bool = False) -> By
 
     Examples
     --------
-    >>> byte_weights(np.array([[100, 100, 1]])).entries  # 255 * 200 does not fit 16 bits: 72 of it is kept apart
+    >>> byte_weights(np.array([[100, 100] + [0] * 98])).entries  # 255 * 200 does not fit 16 bits: 72 is kept apart
     2
     """
     units, terms = weight.shape
