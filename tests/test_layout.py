@@ -20,7 +20,7 @@ every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.re
 LEFT = {"step", "rules", "losses", "penalties", "closed_form"}
 RIGHT = {
     *("storage", "grid", "formats", "bits", "hard_layers", "hardnet", "simplify", "lowered"),
-    *("engine", "export", "verify", "certify", "version"),
+    *("engine", "export", "verify", "certify", "convex", "version"),
 }
 ALLOWED = {
     "version": set(),
@@ -41,6 +41,7 @@ ALLOWED = {
     "export": {"export", "bits", "hard_layers", "hardnet", "lowered", "storage", "version"},
     "verify": {"bits", "engine", "export", "hard_layers", "hardnet"},
     "certify": {"hard_layers", "hardnet", "certify"},
+    "convex": {"convex", "bits", "export"},
     "nets": {"step"},
     "parts": {"grid"},
     "images": set(),
