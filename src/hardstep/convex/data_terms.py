@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float64, Shaped
 from scipy.special import entr, expit, logsumexp, softmax
 
+from hardstep.convex.intercepts import FAR, balanced_sides, intercept_root
 from hardstep.convex.targets import numbers, one_hot, signs
 
 __all__ = ["DataTerm", "Logistic", "Multinomial", "Squared", "SquaredHinge", "lower_bound", "relative_gap"]
 
 Outputs = Float64[np.ndarray, "n c"]
 Given = Shaped[np.ndarray, " n"] | Shaped[np.ndarray, "n _"]
-
-FAR = 37.0  # exp(-37) is a rounding error beside 1: as far as an intercept without a minimiser goes
 
 
 class DataTerm(ABC):
@@ -31,6 +30,9 @@ class DataTerm(ABC):
     curvature: ClassVar[float]
     """A bound on the largest eigenvalue of the Hessian of one row's loss."""
 
+    quadratic: ClassVar[bool] = False
+    """Whether the Hessian is `curvature` times the identity everywhere, so that the majoriser is the loss."""
+
     @abstractmethod
     def targets(self, y: Given) -> Outputs:
         """Return y as this term takes it; what it has made itself it takes as it is."""
@@ -42,6 +44,10 @@ class DataTerm(ABC):
     @abstractmethod
     def residual(self, f: Outputs, y: Outputs) -> Outputs:
         """Return v = -gradient of the loss in f."""
+
+    @abstractmethod
+    def bend(self, f: Outputs, y: Outputs, move: Outputs) -> Outputs:
+        """Return the Hessian at f times a move of the outputs."""
 
     @abstractmethod
     def dual(self, v: Outputs, y: Outputs) -> float:
@@ -76,6 +82,7 @@ class Squared(DataTerm):
     """
 
     curvature: ClassVar[float] = 1.0
+    quadratic: ClassVar[bool] = True
 
     def targets(self, y: Given) -> Outputs:
         """Return numbers as they are, a vector as one column."""
@@ -89,6 +96,10 @@ class Squared(DataTerm):
         """Return y - f."""
         v: Outputs = y - f
         return v
+
+    def bend(self, f: Outputs, y: Outputs, move: Outputs) -> Outputs:
+        """Return the move."""
+        return move
 
     def dual(self, v: Outputs, y: Outputs) -> float:
         """Return <v, y> - 1/2 |v|²."""
@@ -143,6 +154,12 @@ class Logistic(DataTerm):
         v: Outputs = y * expit(-y * f)
         return v
 
+    def bend(self, f: Outputs, y: Outputs, move: Outputs) -> Outputs:
+        """Return s (1 - s) times the move, s = 1/(1 + exp(-f))."""
+        s = expit(f)
+        bent: Outputs = s * (1.0 - s) * move
+        return bent
+
     def dual(self, v: Outputs, y: Outputs) -> float:
         """Return the sum of the binary entropies of y v, which lies in [0, 1]."""
         u = np.clip(y * v, 0.0, 1.0)
@@ -154,7 +171,7 @@ class Logistic(DataTerm):
 
     def balance(self, v: Outputs, y: Outputs) -> Outputs:
         """Scale down the heavier of the two sides of each output."""
-        return _balanced_sides(v)
+        return balanced_sides(v)
 
     def shift(self, f: Outputs, y: Outputs) -> Float64[np.ndarray, " c"]:
         """Return the root of the sum of residuals, by Newton's method within a bracket."""
@@ -163,7 +180,7 @@ class Logistic(DataTerm):
             u = expit(-y * (f + b))
             return (y * u).sum(axis=0), (u * (1.0 - u)).sum(axis=0)
 
-        return _root(f, y, slopes, FAR)
+        return intercept_root(f, y, slopes, FAR)
 
 
 @dataclass(frozen=True)
@@ -200,6 +217,11 @@ class SquaredHinge(DataTerm):
         v: Outputs = y * np.maximum(1.0 - y * f, 0.0)
         return v
 
+    def bend(self, f: Outputs, y: Outputs, move: Outputs) -> Outputs:
+        """Return the move where the margin is missed, else 0."""
+        bent: Outputs = (y * f < 1) * move
+        return bent
+
     def dual(self, v: Outputs, y: Outputs) -> float:
         """Return sum u - u²/2, u = y v."""
         return float((y * v).sum()) - 0.5 * float(np.square(v).sum())
@@ -210,7 +232,7 @@ class SquaredHinge(DataTerm):
 
     def balance(self, v: Outputs, y: Outputs) -> Outputs:
         """Scale down the heavier of the two sides of each output."""
-        return _balanced_sides(v)
+        return balanced_sides(v)
 
     def shift(self, f: Outputs, y: Outputs) -> Float64[np.ndarray, " c"]:
         """Return the root of the sum of residuals, by Newton's method within a bracket."""
@@ -219,7 +241,7 @@ class SquaredHinge(DataTerm):
             u = 1.0 - y * (f + b)
             return (y * np.maximum(u, 0.0)).sum(axis=0), (u > 0).sum(axis=0).astype(np.float64)
 
-        return _root(f, y, slopes, 1.0)
+        return intercept_root(f, y, slopes, 1.0)
 
 
 @dataclass(frozen=True)
@@ -258,6 +280,12 @@ class Multinomial(DataTerm):
         """Return y - softmax(f)."""
         v: Outputs = y - softmax(f, axis=1)
         return v
+
+    def bend(self, f: Outputs, y: Outputs, move: Outputs) -> Outputs:
+        """Return (diag p - pp') times the move, p = softmax(f)."""
+        p = softmax(f, axis=1)
+        bent: Outputs = p * (move - (p * move).sum(axis=1, keepdims=True))
+        return bent
 
     def dual(self, v: Outputs, y: Outputs) -> float:
         """Return the sum of the entropies of y - v, whose rows lie in the simplex."""
@@ -351,40 +379,3 @@ def relative_gap(term: DataTerm, y: Outputs, objective: float, dual: float) -> f
     """
     floor = 1e-12 * term.value(np.zeros_like(y), y) + np.finfo(float).tiny
     return max(0.0, objective - dual) / max(abs(objective), floor)
-
-
-def _balanced_sides(v: np.ndarray) -> np.ndarray:
-    """Scale down the heavier side of each column so that its sum is 0."""
-    up, down = np.maximum(v, 0.0).sum(axis=0), np.maximum(-v, 0.0).sum(axis=0)
-    light = np.minimum(up, down)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        factor = np.where(v > 0, np.where(up > 0, light / up, 0.0), np.where(down > 0, light / down, 0.0))
-    balanced: np.ndarray = v * factor
-    return balanced
-
-
-def _root(f: np.ndarray, y: np.ndarray, slopes: Any, margin: float) -> np.ndarray:
-    """Return b with sum of residuals 0 for each output: Newton's method, bisecting where it leaves the bracket.
-
-    At the ends of the bracket all rows of one sign have at least this margin; where there is only one sign, its end is
-    the answer.
-    """
-    inf = np.inf
-    low = np.where(y < 0, -margin - f, inf).min(axis=0)  # here every -1 is served
-    high = np.where(y > 0, margin - f, -inf).max(axis=0)
-    one_sided = ~np.isfinite(low) | ~np.isfinite(high)
-    answer = np.where(np.isfinite(low), low, high)
-    low, high = np.where(one_sided, answer, np.minimum(low, high)), np.where(one_sided, answer, np.maximum(low, high))
-    b = np.clip(0.0, low, high)
-    for _ in range(200):
-        pull, curvature = slopes(b)  # the pull falls as b grows
-        low, high = np.where(pull > 0, b, low), np.where(pull < 0, b, high)
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            step = b + pull / curvature
-        inside = np.isfinite(step) & (step >= low) & (step <= high)
-        after = np.where(one_sided | (pull == 0), b, np.where(inside, step, 0.5 * (low + high)))
-        if bool((np.abs(after - b) <= 1e-15 * (1.0 + np.abs(b))).all()):
-            break
-        b = after
-    found: np.ndarray = np.where(one_sided, answer, b)
-    return found
