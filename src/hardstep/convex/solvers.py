@@ -257,7 +257,7 @@ class _State:
     def extend(self) -> None:
         """Add the columns that break the dual constraint most; of a large set let go what it does not need."""
         scores = _norms(self.scores)
-        used: np.ndarray = self.u.any(axis=1)
+        used = np.asarray(self.u.any(axis=1))
         if len(used) > 4 * FIRST and len(used) > 3 * used.sum():
             places = np.flatnonzero(used | (scores[self.held.columns] > 0.7 * self.beta))
             if len(places) < 0.7 * len(used):
