@@ -143,49 +143,12 @@ size_t hs_bits_scratch_size(size_t outputs, unsigned digits) {
     return LINES * COLUMNS + (pull > gram ? pull : gram);
 }
 
-/* table[bits] = sum of the numbers whose bits are set, of 2^count entries. */
-#define SUMS(table, number, count)                     \
-    do {                                               \
-        (table)[0] = 0;                                \
-        for (size_t i_ = 0; i_ < (count); i_++)        \
-            for (size_t j_ = 0; j_ < (size_t)1 << i_; j_++) \
-                (table)[((size_t)1 << i_) + j_] = (table)[j_] + (number)[i_]; \
-    } while (0)
-
-void hs_bits_tables(int isa, const double *v, size_t n, size_t outputs, const double *scale, unsigned digits,
-                    unsigned char *tables) {
-    const size_t steps = (n + ROWS - 1) / ROWS, group = isa ? 4 : TABLE_ROWS, groups = ROWS / group;
-    for (size_t step = 0; step < steps; step++)
-        for (size_t c = 0; c < outputs; c++)
-            for (size_t g = 0; g < groups; g++) {
-                double number[TABLE_ROWS];
-                for (size_t i = 0; i < group; i++) {
-                    const size_t row = step * ROWS + g * group + i;
-                    number[i] = row < n ? v[row * outputs + c] : 0;
-                }
-                if (!isa) {
-                    double *to = (double *)(void *)tables + ((step * outputs + c) * groups + g) * 256;
-                    SUMS(to, number, TABLE_ROWS);
-                    continue;
-                }
-                int64_t whole[4], sum[16];
-                for (size_t i = 0; i < 4; i++) {
-                    const double x = number[i] * scale[c];
-                    whole[i] = (int64_t)(x < 0 ? x - 0.5 : x + 0.5);
-                }
-                SUMS(sum, whole, 4);
-                unsigned char *to = tables + (((step * outputs + c) * digits) * LINES + g) * 16;
-                for (size_t j = 0; j < 16; j++) sum[j] += (int64_t)1 << (7 * digits - 2); /* none is negative */
-                for (unsigned digit = 0; digit < digits; digit++, to += LINES * 16)
-                    for (size_t j = 0; j < 16; j++) to[j] = (unsigned char)((sum[j] >> (7 * digit)) & 127);
-            }
-}
+#include "bit_tables.h"
 
 /* D' v by look-ups of the bytes of each column. */
-static void pull_bytes(const uint64_t *words, size_t columns, size_t width, const double *tables, size_t outputs,
-                       double *out) {
-    memset(out, 0, columns * outputs * sizeof(double));
-    for (size_t step = 0; step < width / 8; step++)
+static void pull_bytes(const uint64_t *words, size_t columns, size_t width, size_t steps, const double *tables,
+                       size_t outputs, double *out) {
+    for (size_t step = 0; step < steps; step++)
         for (size_t c = 0; c < outputs; c++)
             for (size_t part = 0; part < 8; part += 2) { /* 16 tables stay in the first cache */
                 const double *table = tables + ((step * outputs + c) * 64 + part * 8) * 256;
@@ -217,13 +180,13 @@ static void lines_of(const uint64_t *words, size_t columns, size_t width, size_t
         lines[j] = j < columns ? (const unsigned char *)(words + j * width + step * 8) : nothing;
 }
 
-void hs_bits_pull(int isa, const uint64_t *words, size_t columns, size_t width, const unsigned char *tables,
+void hs_bits_pull(int isa, const uint64_t *words, size_t columns, size_t width, size_t steps, const unsigned char *tables,
                   size_t outputs, const double *scale, unsigned digits, double *out, void *scratch) {
     if (!isa) {
-        pull_bytes(words, columns, width, (const double *)(const void *)tables, outputs, out);
+        pull_bytes(words, columns, width, steps, (const double *)(const void *)tables, outputs, out);
         return;
     }
-    const size_t steps = width / 8, many = outputs * digits;
+    const size_t many = outputs * digits;
     unsigned char *idx = (unsigned char *)scratch;
     uint64_t *whole = (uint64_t *)(void *)(idx + LINES * COLUMNS);
     uint16_t *sums = (uint16_t *)(void *)(whole + many * COLUMNS);
@@ -246,7 +209,7 @@ void hs_bits_pull(int isa, const uint64_t *words, size_t columns, size_t width, 
                 for (unsigned digit = 0; digit < digits; digit++)
                     part[digit > 3] += (int64_t)(of[digit * COLUMNS] << (digit > 3 ? 7 * digit - 28 : 7 * digit));
                 part[digits > 4] -= (int64_t)(steps * LINES) << (digits > 4 ? 7 * digits - 30 : 7 * digits - 2);
-                out[(begin + j) * outputs + c] = ((double)part[0] + (double)part[1] * 268435456.0) / scale[c];
+                out[(begin + j) * outputs + c] += ((double)part[0] + (double)part[1] * 268435456.0) / scale[c];
             }
     }
 }

@@ -25,8 +25,8 @@ size_t hs_bits_scratch_size(size_t outputs, unsigned digits);
 void hs_bits_tables(int isa, const double *v, size_t n, size_t outputs, const double *scale, unsigned digits,
                     unsigned char *tables);
 
-/* out (columns x outputs) = D' v from the tables; scale as given to hs_bits_tables. */
-void hs_bits_pull(int isa, const uint64_t *words, size_t columns, size_t width, const unsigned char *tables,
+/* out (columns x outputs) += D' v over the first `steps` times 512 rows, from their tables; scale as given for those. */
+void hs_bits_pull(int isa, const uint64_t *words, size_t columns, size_t width, size_t steps, const unsigned char *tables,
                   size_t outputs, const double *scale, unsigned digits, double *out, void *scratch);
 
 /* out (64 width x outputs) += D u over the columns in the list, in the rows of words [first, last) only; room for
