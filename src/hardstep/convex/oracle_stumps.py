@@ -93,7 +93,7 @@ class _StumpSearch(Search):
 
     def _planes(
         self, feature: Int64[np.ndarray, " k"], place: Int64[np.ndarray, " k"], side: Float64[np.ndarray, " k"]
-    ) -> Float64[np.ndarray, "k d1"]:
+    ) -> Float64[np.ndarray, "p d1"]:
         """Return the planes of cuts, thresholds half-way between two values; the constant unit last."""
         d = self.x.shape[1]
         planes = np.zeros((len(feature) + 1, d + 1))

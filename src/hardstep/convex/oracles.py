@@ -82,7 +82,7 @@ def rounding(v: Float64[np.ndarray, "n c"]) -> float:
 
     Examples
     --------
-    >>> 0 < rounding(np.ones((10, 1))) < 1e-13
+    >>> 0 < rounding(np.ones((10, 1))) < 1e-12
     True
     """
     return float(4 * (len(v) + 8) * np.finfo(np.float64).eps * np.linalg.norm(v, axis=1).sum())

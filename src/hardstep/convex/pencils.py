@@ -47,10 +47,10 @@ class Pencils:
     members: Int64[np.ndarray, "f q"]
     choices: Bool[np.ndarray, "p q"]
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes held."""
-        return self.codes.nbytes + (0 if self.inner is None else self.inner.nbytes) + self.members.nbytes
+    def part(self, flats: slice | Int64[np.ndarray, " k"]) -> Pencils:
+        """Return some of the pencils."""
+        inner = None if self.inner is None else self.inner[flats]
+        return Pencils(self.codes[flats], inner, self.members[flats], self.choices)
 
 
 Cross = Callable[[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]], NDArray[np.int64]]

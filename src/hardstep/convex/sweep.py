@@ -47,42 +47,54 @@ class _Picks:
     marks: NDArray[np.int64]
 
 
-def best_cells(pencils: Iterable[Pencils], v: Float64[np.ndarray, "m c"], count: int) -> Cells:
+def best_cells(pencils: Iterable[Pencils], v: Float64[np.ndarray, "m c"], count: int, *, meet: int = 4) -> Cells:
     """Return at most `count` different cells with large |V'd|_2, the best two of every pencil among the candidates.
 
     Parameters
     ----------
     v
         Weights of the distinct points.
+    meet
+        How many pencils meet in a cell on average, so that so many more candidates are kept than cells wanted.
     """
     total = v.sum(axis=0)
-    best = float(total @ total)
+    best, floor = float(total @ total), -np.inf
     signed = np.concatenate([v, -v])
-    keep = 4 * count + SPARE
+    keep = meet * count + SPARE
     found: list[_Picks] = []
     for chunk in pencils:
         step = max(1, BLOCK // (max(1, chunk.codes.shape[1]) * v.shape[1]))
         for start in range(0, len(chunk.codes), step):
-            part = slice(start, start + step)
-            inner = None if chunk.inner is None else chunk.inner[part]
-            piece = Pencils(chunk.codes[part], inner, chunk.members[part], chunk.choices)
-            picks = (_scalar if v.shape[1] == 1 else _vector)(piece, v, signed, total)
+            picks = (_scalar if v.shape[1] == 1 else _vector)(chunk.part(slice(start, start + step)), v, signed, total)
             best = max(best, float(picks.squares.max()))
-            found.append(_largest(picks, keep))
+            found.append(_largest(picks, keep, floor))
+        if sum(len(picks.squares) for picks in found) > 4 * keep:
+            floor = float(-np.partition(-np.concatenate([picks.squares for picks in found]), keep)[keep])
+            found = [_largest(picks, keep, floor) for picks in found]
     bound = float(np.sqrt(best)) + rounding(v)
     if v.shape[1] > 1:  # |S + a|² is put together from three sums
         bound = max(bound, float(np.sqrt(best + rounding(v) * np.linalg.norm(v, axis=1).sum())))
+    return _different(found, len(v), count, keep, bound, bool(np.linalg.norm(total) <= 2 * rounding(v)))
+
+
+def _different(found: list[_Picks], m: int, count: int, block: int, bound: float, complements: bool) -> Cells:
+    """Return the best cells of all picks without repetition."""
     squares = np.concatenate([np.zeros(0), *[picks.squares for picks in found]])
     source = np.repeat(np.arange(len(found)), [len(picks.squares) for picks in found])
-    offset = np.concatenate([np.zeros(0, np.int64), *[np.arange(len(picks.squares)) for picks in found]])
+    first = np.searchsorted(source, np.arange(len(found)))
     order = np.argsort(-squares, kind="stable")
-    complements = bool(np.linalg.norm(total) <= 2 * rounding(v))
-    bits, anchors = np.zeros((0, len(v)), bool), []
-    for start in range(0, len(order), keep):
-        chosen = order[start : start + keep]
-        decoded = [_decoded(found[s], int(i), len(v)) for s, i in zip(source[chosen], offset[chosen], strict=True)]
-        bits = np.concatenate([bits, *[row[None] for row, _ in decoded]])
-        anchors += [points for _, points in decoded]
+    bits = np.zeros((0, m), bool)
+    anchors: list[tuple[int, ...]] = []
+    for start in range(0, len(order), block):
+        chosen = order[start : start + block]
+        rows = np.zeros((len(chosen), m), bool)
+        points: list[tuple[int, ...]] = [()] * len(chosen)
+        for each in np.unique(source[chosen]):
+            at = np.flatnonzero(source[chosen] == each)
+            rows[at], some = _decoded(found[each], chosen[at] - first[each], m)
+            for i, members in zip(at, some, strict=True):
+                points[i] = members
+        bits, anchors = np.concatenate([bits, rows]), anchors + points
         kept = unique_patterns(bits, complements=complements)
         bits, anchors = bits[kept], [anchors[i] for i in kept]
         if len(bits) >= count:
@@ -141,25 +153,28 @@ def _vector(piece: Pencils, v: NDArray[np.float64], signed: NDArray[np.float64],
     return _Picks(piece, np.concatenate(squares), np.concatenate(marks))
 
 
-def _largest(picks: _Picks, count: int) -> _Picks:
-    """Keep the best places only."""
-    if len(picks.squares) <= count:
-        return picks
-    top = np.argpartition(-picks.squares, count)[:count]
-    return _Picks(picks.pencils, picks.squares[top], picks.marks[top])
+def _largest(picks: _Picks, count: int, floor: float) -> _Picks:
+    """Keep the best places only, and no more of the table than they need."""
+    top = np.flatnonzero(picks.squares >= floor)
+    if len(top) > count:
+        top = top[np.argpartition(-picks.squares[top], count)[:count]]
+    flats, flat = np.unique(picks.marks[top, 0], return_inverse=True)
+    marks = np.concatenate([flat.reshape(-1, 1), picks.marks[top, 1:]], axis=1)
+    return _Picks(picks.pencils.part(flats), picks.squares[top], marks)
 
 
-def _decoded(picks: _Picks, index: int, m: int) -> tuple[NDArray[np.bool_], tuple[int, ...]]:
-    """Return the pattern of a pick, and the points that fix a plane in its cell."""
-    pencils, (flat, place, choice, flip) = picks.pencils, picks.marks[index].tolist()
-    row = pencils.codes[flat]
-    if pencils.inner is not None and pencils.inner[flat, place]:
-        place = len(row) - 1
-    bits = sides(pencils, m, np.array([flat]), np.array([place]))[0]
-    members = pencils.members[flat]
-    bits[members] = pencils.choices[choice]
-    neighbours = (int(row[place]) % m, int(row[(place + 1) % len(row)]) % m)
-    return bits ^ bool(flip), (*members.tolist(), *neighbours)
+def _decoded(picks: _Picks, index: NDArray[np.int64], m: int) -> tuple[NDArray[np.bool_], list[tuple[int, ...]]]:
+    """Return the patterns of picks, and the points that fix a plane in each cell."""
+    pencils, (flats, places, choices, flips) = picks.pencils, picks.marks[index].T
+    width = pencils.codes.shape[1]
+    if pencils.inner is not None:
+        places = np.where(pencils.inner[flats, places], width - 1, places)
+    bits = sides(pencils, m, flats, places)
+    members = pencils.members[flats]
+    np.put_along_axis(bits, members, pencils.choices[choices], axis=1)
+    neighbours = pencils.codes[flats[:, None], np.stack([places, (places + 1) % width], axis=1)].astype(np.int64) % m
+    anchors = np.concatenate([members, neighbours], axis=1)
+    return bits ^ flips[:, None].astype(bool), [tuple(row) for row in anchors.tolist()]
 
 
 def realised(points: Float64[np.ndarray, "m d"], cells: Cells) -> Float64[np.ndarray, "k d1"]:
