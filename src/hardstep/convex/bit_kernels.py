@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hardstep.export.compiler import LIBRARY, load_runtime
 
-__all__ = ["ISAS", "aligned", "available_isas", "best_isa", "gram", "pull", "push"]
+__all__ = ["GROUP", "ISAS", "aligned", "available_isas", "best_isa", "gram", "pull", "push"]
 
 ISAS = ("baseline", "avx2", "avx512", "avx512-vpopcntdq")
 GROUP = 128  # columns that a kernel works on together
@@ -31,6 +31,7 @@ _TAKES = {
     "isa": (),
     "tables_size": (_INT, _SIZE, _UNSIGNED),
     "scratch_size": (_SIZE, _UNSIGNED),
+    "sizes": (_POINTER, _SIZE, _SIZE, _POINTER, _POINTER),
     "tables": (_INT, _POINTER, _SIZE, _SIZE, _POINTER, _UNSIGNED, _POINTER),
     "pull": (_INT, _POINTER, _SIZE, _SIZE, _SIZE, _POINTER, _SIZE, _POINTER, _UNSIGNED, _POINTER, _POINTER),
     "push": (_POINTER, _POINTER, _SIZE, _SIZE, _POINTER, _SIZE, _SIZE, _SIZE, _POINTER, _POINTER),
@@ -83,20 +84,19 @@ def _from_line(room: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return room[start : len(room) - 64 + start]
 
 
-def digits_for(v: Float64[np.ndarray, "n c"], accuracy: float) -> tuple[int, Float64[np.ndarray, " c"]]:
+def _digits(
+    largest: Float64[np.ndarray, " c"], total: Float64[np.ndarray, " c"], n: int, accuracy: float
+) -> tuple[int, Float64[np.ndarray, " c"]]:
     """Return how many digits of 7 bits each number needs, and the power of two that makes it whole.
 
     With d digits, numbers up to 2^e in size are rounded to multiples of 2^(e - 7d + 4): a sum of n of them is off by
     at most n 2^(e - 7d + 3), to be at most `accuracy` times the sum of their sizes. More than 9 digits are too many.
     """
-    sizes = np.abs(v)
-    exponents = np.frexp(sizes.max(axis=0))[1].astype(np.float64)
-    total = sizes.sum(axis=0)
+    exponents = np.frexp(largest)[1].astype(np.float64)
     some = total > 0
-    needed = np.log2(len(v)) + exponents[some] - np.log2(total[some]) - np.log2(accuracy)
+    needed = exponents[some] - np.log2(total[some]) + np.log2(n) - np.log2(accuracy)
     digits = int(np.ceil((needed.max(initial=0.0) + 3) / 7))
-    scale = np.ldexp(1.0, np.minimum(7 * min(digits, DIGITS) - 4 - exponents, 1000).astype(np.int64))
-    return digits, scale
+    return digits, np.ldexp(1.0, np.minimum(7 * min(digits, DIGITS) - 4 - exponents, 1000).astype(np.int64))
 
 
 def pull(
@@ -109,7 +109,11 @@ def pull(
     """Return D'V, each sum off by at most `accuracy` sum |v_i| beside the rounding of the result."""
     functions, level = _functions(), ISAS.index(isa)
     (p, width), (n, outputs) = words.shape, v.shape
-    digits, scale = digits_for(v, accuracy)
+    largest, total = np.empty((2, outputs))
+    functions["sizes"](v.ctypes.data, n, outputs, largest.ctypes.data, total.ctypes.data)
+    if not np.isfinite(total).all():
+        raise ValueError("V is not finite (NaN or infinity), or its sums overflow; clean or scale it first")
+    digits, scale = _digits(largest, total, n, accuracy)
     if digits > DIGITS:  # sums of doubles by steps of rows: off by (n / 512 + 20) 2^-53 sum |v_i| at most
         level = 0
     threads = threads if n * p * outputs > WORTH else 1

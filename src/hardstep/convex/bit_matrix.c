@@ -2,6 +2,7 @@
 
 #include "bit_matrix.h"
 
+#include <math.h>
 #include <string.h>
 
 #if defined(__GNUC__)
@@ -214,26 +215,36 @@ void hs_bits_pull(int isa, const uint64_t *words, size_t columns, size_t width, 
     }
 }
 
-/* 64 words of a bit for each of 8 columns -> 64 bytes of a bit of each column: transposes of 8 x 8 bits. */
-static void bytes_of_rows(const uint64_t *const *word, size_t at, unsigned char *bytes) {
-    for (unsigned part = 0; part < 8; part++) {
-        uint64_t x = 0, t;
-        for (unsigned j = 0; j < 8; j++) x |= ((word[j][at] >> (8 * part)) & 255) << (8 * j);
-        t = (x ^ (x >> 7)) & 0x00AA00AA00AA00AAu, x ^= t ^ (t << 7);
-        t = (x ^ (x >> 14)) & 0x0000CCCC0000CCCCu, x ^= t ^ (t << 14);
-        t = (x ^ (x >> 28)) & 0x00000000F0F0F0F0u, x ^= t ^ (t << 28);
-        for (unsigned i = 0; i < 8; i++) bytes[8 * part + i] = (unsigned char)(x >> (8 * i));
+#define EXCHANGE(low, high, shift, mask)                              \
+    do {                                                              \
+        const uint64_t t_ = (((low) >> (shift)) ^ (high)) & (mask);   \
+        (high) ^= t_, (low) ^= t_ << (shift);                         \
+    } while (0)
+
+/* Words of 64 rows of 8 columns -> in byte i of word part the bits of row 8 part + i. */
+static void turn_words(uint64_t *x) {
+    for (unsigned i = 0; i < 4; i++) EXCHANGE(x[i], x[i + 4], 32, 0x00000000FFFFFFFFu);
+    for (unsigned i = 0; i < 6; i += i % 2 ? 3 : 1) EXCHANGE(x[i], x[i + 2], 16, 0x0000FFFF0000FFFFu);
+    for (unsigned i = 0; i < 8; i += 2) EXCHANGE(x[i], x[i + 1], 8, 0x00FF00FF00FF00FFu);
+    for (unsigned i = 0; i < 8; i++) { /* now of each word the 8 x 8 bits */
+        uint64_t t = (x[i] ^ (x[i] >> 7)) & 0x00AA00AA00AA00AAu;
+        x[i] ^= t ^ (t << 7);
+        t = (x[i] ^ (x[i] >> 14)) & 0x0000CCCC0000CCCCu;
+        x[i] ^= t ^ (t << 14);
+        t = (x[i] ^ (x[i] >> 28)) & 0x00000000F0F0F0F0u;
+        x[i] ^= t ^ (t << 28);
     }
 }
 
-/* sum[i] += table[bytes[i]] for 64 rows of `outputs` numbers. */
-static void add_rows(const unsigned char *bytes, const double *table, size_t outputs, double *sum) {
+/* Add to 64 rows of `outputs` sums what the table has for their bytes. */
+static void add_rows(const uint64_t *bytes, const double *table, size_t outputs, double *sum) {
+#define BYTE(row) ((bytes[(row) / 8] >> ((row) % 8 * 8)) & 255)
     if (outputs == 1) {
-        for (size_t i = 0; i < 64; i++) sum[i] += table[bytes[i]];
+        for (size_t i = 0; i < 64; i++) sum[i] += table[BYTE(i)];
         return;
     }
     for (size_t i = 0; i < 64; i++, sum += outputs) {
-        const double *from = table + bytes[i] * outputs;
+        const double *from = table + BYTE(i) * outputs;
         size_t c = 0;
 #if defined(__GNUC__)
         typedef double HS_ALIAS four __attribute__((vector_size(32), aligned(8)));
@@ -260,8 +271,9 @@ void hs_bits_push(const uint64_t *words, const int64_t *list, size_t columns, si
             for (size_t i = 0; i < 8; i++) /* a column that is not there counts 0 */
                 word[i] = words + (size_t)list[begin + i < columns ? begin + i : begin] * width;
             for (size_t at = from; at < to; at++) {
-                unsigned char bytes[64];
-                bytes_of_rows(word, at, bytes);
+                uint64_t bytes[8];
+                for (size_t i = 0; i < 8; i++) bytes[i] = word[i][at];
+                turn_words(bytes);
                 add_rows(bytes, table, outputs, out + at * 64 * outputs);
             }
         }

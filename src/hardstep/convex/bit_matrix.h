@@ -20,6 +20,9 @@ int hs_bits_isa(void);
 size_t hs_bits_tables_size(int isa, size_t n, unsigned digits);
 size_t hs_bits_scratch_size(size_t outputs, unsigned digits);
 
+/* The largest size of each column of v, and the sum of their sizes (not a finite number if one of them is none). */
+void hs_bits_sizes(const double *v, size_t n, size_t outputs, double *largest, double *total);
+
 /* Tables of sums of v (n rows, `outputs` numbers each) over groups of rows. Baseline: sums of 8 rows, as doubles.
  * Others: sums of 4 rows as `digits` digits of 7 bits (1 to 9); v times `scale` is rounded, at most 2^(7 digits - 4). */
 void hs_bits_tables(int isa, const double *v, size_t n, size_t outputs, const double *scale, unsigned digits,

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Float64, Integer, UInt64
 
 from hardstep.bits import popcount, unpack
 from hardstep.convex import bit_kernels
-from hardstep.convex.bit_kernels import aligned, available_isas, best_isa
+from hardstep.convex.bit_kernels import GROUP, aligned, available_isas, best_isa
 from hardstep.convex.patterns import patterns
 
 __all__ = ["BitMatrix"]
@@ -19,7 +19,11 @@ WORD = 64
 ROWS = 512  # a column is padded to a multiple of these
 BLOCK = 1 << 23  # entries of the dense block that is unpacked or packed at a time
 EXACT = 1 << 24  # counts below it are exact in float32
-FEW = 8  # columns below which unpacking beats the tables of a kernel
+START = 100_000  # measured costs on one core, in ns: a call of a kernel
+ENTRY = (0.7, 0.12)  # an entry unpacked by NumPy, and its product with one output
+TABLE = {"baseline": 35.0}  # tables of a row for one output; with shuffles, 16
+LOOK = {"baseline": (0.0, 0.09)}  # an entry in a kernel, and one output; with shuffles, of 128 columns at least
+FEW_ROWS = 512  # rows below which unpacking beats the tables of `push`
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,11 +154,10 @@ class BitMatrix:
         _same_rows("V", self.rows, len(v))
         if not accuracy > 0:
             raise ValueError(f"accuracy must be positive, got {accuracy}; 1e-12 for certificates, 1e-6 for screening")
-        v = _finite("V", v)
-        if not len(self.words) or not v.size:
-            return np.zeros((len(self.words), v.shape[1]))
-        if self._isa != "numpy" and (self.isa or len(self.words) >= FEW):
+        v = np.ascontiguousarray(v, np.float64)
+        if self._isa != "numpy" and v.size and (self.isa or self._worth(v.shape[1])):
             return bit_kernels.pull(self._isa, self.words, v, accuracy, self.threads)
+        v = _finite("V", v)
         out = np.empty((len(self.words), v.shape[1]))
         for part, dense in self._blocks(np.float64):
             out[part] = dense @ v
@@ -172,7 +175,7 @@ class BitMatrix:
             raise ValueError(f"U has {len(u)} rows, but the matrix has {len(self.words)} columns; one row a column")
         u = _finite("U", u)
         active = np.flatnonzero(u.any(axis=1))
-        if self._isa != "numpy" and self.rows:
+        if self._isa != "numpy" and (self.isa or self.rows >= FEW_ROWS):
             return bit_kernels.push(self.words, active, u[active], self.threads)[: self.rows]
         out = np.zeros((self.rows, u.shape[1]))
         for part, dense in self.take(active)._blocks(np.float64):
@@ -201,6 +204,14 @@ class BitMatrix:
     @property
     def _isa(self) -> str:
         return self.isa or best_isa()
+
+    def _worth(self, outputs: int) -> bool:
+        """Whether a kernel's tables pay."""
+        isa, p = self._isa, len(self.words)
+        held = p if isa == "baseline" else -(-p // GROUP) * GROUP
+        entry, product = LOOK.get(isa, (0.01, 0.021))
+        kernel = START / self.rows + TABLE.get(isa, 16.0) * outputs + held * (entry + product * outputs)
+        return p * (ENTRY[0] + ENTRY[1] * outputs) > kernel
 
     def _blocks(self, kind: type[np.floating]) -> Iterator[tuple[slice, Float[np.ndarray, "q n"]]]:
         """Yield parts of the columns with their dense transposes."""

@@ -16,10 +16,12 @@
 #pragma GCC push_options
 #pragma GCC target("avx2")
 #endif
-/* The sums of 4 whole numbers in digits of 7 bits, lowest first, 16 bytes of a digit, digits LINES * 16 bytes apart. */
-static void digits_of(const int64_t *whole, unsigned digits, unsigned char *to) {
+#define WHOLE(x) ((uint64_t)_mm_cvtsd_si64(_mm_set_sd(x)))
+/* The sums of 4 rounded numbers in digits of 7 bits, lowest first, 16 bytes of a digit, digits LINES * 16 bytes apart. */
+static void digits_of(const double *number, double scale, unsigned digits, unsigned char *to) {
     typedef uint64_t HS_ALIAS four __attribute__((vector_size(32)));
-    const uint64_t a = (uint64_t)whole[0], b = (uint64_t)whole[1], c = (uint64_t)whole[2], d = (uint64_t)whole[3];
+    const uint64_t a = WHOLE(number[0] * scale), b = WHOLE(number[1] * scale);
+    const uint64_t c = WHOLE(number[2] * scale), d = WHOLE(number[3] * scale);
     const uint64_t least = (uint64_t)1 << (7 * digits - 2); /* added, so that no sum is negative */
     four sum[4], spread[4];
     sum[0] = (four){least, least + a, least + b, least + a + b};
@@ -53,6 +55,19 @@ static void digits_of(const int64_t *whole, unsigned digits, unsigned char *to) 
 #endif
 #endif
 
+void hs_bits_sizes(const double *v, size_t n, size_t outputs, double *largest, double *total) {
+    for (size_t c = 0; c < outputs; c++) {
+        double most = 0, sum = 0;
+        for (size_t i = c; i < n * outputs; i += outputs) {
+            const double size = fabs(v[i]);
+            most = size > most ? size : most;
+            sum += size;
+        }
+        largest[c] = most;
+        total[c] = sum;
+    }
+}
+
 void hs_bits_tables(int isa, const double *v, size_t n, size_t outputs, const double *scale, unsigned digits,
                     unsigned char *tables) {
     const size_t steps = (n + ROWS - 1) / ROWS, group = isa ? 4 : TABLE_ROWS, groups = ROWS / group;
@@ -70,12 +85,7 @@ void hs_bits_tables(int isa, const double *v, size_t n, size_t outputs, const do
                     continue;
                 }
 #ifdef HS_X86
-                int64_t whole[4];
-                for (size_t i = 0; i < 4; i++) {
-                    const double x = number[i] * scale[c];
-                    whole[i] = (int64_t)(x < 0 ? x - 0.5 : x + 0.5);
-                }
-                digits_of(whole, digits, tables + (((step * outputs + c) * digits) * LINES + g) * 16);
+                digits_of(number, scale[c], digits, tables + (((step * outputs + c) * digits) * LINES + g) * 16);
 #endif
             }
     (void)scale;
