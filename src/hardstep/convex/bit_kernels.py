@@ -23,6 +23,7 @@ GROUP = 128  # columns that a kernel works on together
 STEP = 512  # rows of the same
 DIGITS = 9  # most digits of 7 bits
 TABLES = 1 << 21  # bytes of tables that are made at a time: of many rows if the outputs are few
+LEAST = 2.0**-900  # numbers below it are lifted, for their scale would be no double
 WORTH = 1 << 24  # entries of the matrix below which one thread does it
 ACTIVE = 1024  # columns whose tables `push` holds at a time
 
@@ -96,7 +97,7 @@ def _digits(
     some = total > 0
     needed = exponents[some] - np.log2(total[some]) + np.log2(n) - np.log2(accuracy)
     digits = int(np.ceil((needed.max(initial=0.0) + 3) / 7))
-    return digits, np.ldexp(1.0, np.minimum(7 * min(digits, DIGITS) - 4 - exponents, 1000).astype(np.int64))
+    return digits, np.ldexp(1.0, (7 * min(digits, DIGITS) - 4 - exponents).astype(np.int64))
 
 
 def pull(
@@ -113,6 +114,9 @@ def pull(
     functions["sizes"](v.ctypes.data, n, outputs, largest.ctypes.data, total.ctypes.data)
     if not np.isfinite(total).all():
         raise ValueError("V is not finite (NaN or infinity), or its sums overflow; clean or scale it first")
+    if ((0 < largest) & (largest < LEAST)).any():
+        lift = np.where(largest < LEAST, 1 / LEAST, 1.0)  # a power of two
+        return pull(isa, words, v * lift, accuracy, threads) / lift
     digits, scale = _digits(largest, total, n, accuracy)
     if digits > DIGITS:  # sums of doubles by steps of rows: off by (n / 512 + 20) 2^-53 sum |v_i| at most
         level = 0

@@ -82,23 +82,26 @@ static const unsigned char both[256] = {
 #endif
 /* Counts of 4 x 4 pairs of columns. */
 static void tile_vpopcntdq(const uint64_t *const *left, const uint64_t *const *right, size_t width, double *tile) {
-    __m512i sums[4][4];
-    for (size_t i = 0; i < 16; i++) sums[i / 4][i % 4] = _mm512_setzero_si512();
+#define FOUR(x, i) x(i, 0) x(i, 1) x(i, 2) x(i, 3)
+#define PAIRS(x) FOUR(x, 0) FOUR(x, 1) FOUR(x, 2) FOUR(x, 3)
+#define ZERO(i, j) __m512i sum##i##j = _mm512_setzero_si512();
+#define COUNT(i, j) \
+    sum##i##j = _mm512_add_epi64(sum##i##j, _mm512_popcnt_epi64(_mm512_and_si512(l##i, r##j)));
+#define GIVE(i, j) tile[4 * i + j] = (double)_mm512_reduce_add_epi64(sum##i##j);
+#define READ(name, from, i) const __m512i name##i = _mm512_loadu_si512(from[i] + k);
+    PAIRS(ZERO)
     for (size_t k = 0; k < width; k += 8) {
-        __m512i r[4];
-        for (size_t j = 0; j < 4; j++) r[j] = _mm512_loadu_si512(right[j] + k);
-        for (size_t i = 0; i < 4; i++) {
-            const __m512i l = _mm512_loadu_si512(left[i] + k);
-            for (size_t j = 0; j < 4; j++)
-                sums[i][j] = _mm512_add_epi64(sums[i][j], _mm512_popcnt_epi64(_mm512_and_si512(l, r[j])));
-        }
+        READ(l, left, 0) READ(l, left, 1) READ(l, left, 2) READ(l, left, 3)
+        READ(r, right, 0) READ(r, right, 1) READ(r, right, 2) READ(r, right, 3)
+        PAIRS(COUNT)
     }
-    for (size_t i = 0; i < 16; i++) {
-        int64_t part[8], sum = 0;
-        _mm512_storeu_si512(part, sums[i / 4][i % 4]);
-        for (size_t k = 0; k < 8; k++) sum += part[k];
-        tile[i] = (double)sum;
-    }
+    PAIRS(GIVE)
+#undef FOUR
+#undef PAIRS
+#undef ZERO
+#undef READ
+#undef COUNT
+#undef GIVE
 }
 #if defined(__clang__)
 #pragma clang attribute pop
