@@ -378,4 +378,4 @@ def relative_gap(term: DataTerm, y: Outputs, objective: float, dual: float) -> f
     0.25
     """
     floor = 1e-12 * term.value(np.zeros_like(y), y) + np.finfo(float).tiny
-    return max(0.0, objective - dual) / max(abs(objective), floor)
+    return float(max(0.0, objective - dual) / max(abs(objective), floor))

@@ -14,7 +14,8 @@ from hardstep.convex.descent import descend
 __all__ = ["Quadratic", "conjugate_gradients", "exact_step", "factor", "minimise"]
 
 DENSE = 3000  # unknowns up to which the Newton system of several outputs is factored whole
-TINY = 1e-10  # share of the mean diagonal that keeps a Gram matrix of dependent columns definite
+RIDGE = 1e-10  # share of the mean diagonal that keeps a Gram matrix of dependent columns definite
+TINY = float(np.finfo(np.float64).tiny)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +55,8 @@ class Quadratic:
         """Return the objective and its distance to the dual value of the scaled residual (clip form)."""
         square, along = self._square(u, pull), self.energy - float((self.cross * u).sum())
         objective = 0.5 * square + beta * float(_norms(u).sum())
-        reach = beta / max(float(_norms(pull).max(initial=0.0)), np.finfo(float).tiny)
-        t = float(np.clip(along / max(square, np.finfo(float).tiny), -reach, reach))
+        reach = beta / max(float(_norms(pull).max(initial=0.0)), TINY)
+        t = float(np.clip(along / max(square, TINY), -reach, reach))
         return objective, objective - (t * along - 0.5 * t * t * square)
 
     def _square(self, u: np.ndarray, pull: np.ndarray) -> float:
@@ -113,16 +114,16 @@ def exact_step(
     >>> round(exact_step(1.0, -3.0, 1.0, np.array([[1.0]]), np.array([[1.0]])), 9)
     2.0
     """
+    square, cross, fixed = np.square(move).sum(axis=0), (start * move).sum(axis=0), np.square(start).sum(axis=0)
 
     def rises(t: float) -> bool:
-        there = start + t * move
-        norms = np.maximum(_norms(there), np.finfo(float).tiny)
-        return slope + curvature * t + value * float(((there * move).sum(axis=0) / norms).sum()) >= 0.0
+        norms = np.sqrt(np.maximum(fixed + t * (2 * cross + t * square), TINY))
+        return bool(slope + curvature * t + value * float(((cross + t * square) / norms).sum()) >= 0.0)
 
     low, high = 0.0, 1.0
     while not rises(high) and high < 1e9:
         low, high = high, 2 * high
-    for _ in range(60):
+    for _ in range(48):
         middle = 0.5 * (low + high)
         low, high = (low, middle) if rises(middle) else (middle, high)
     return high
@@ -166,7 +167,7 @@ def _candidates(start: np.ndarray, move: np.ndarray, step: float) -> list[np.nda
 def _direction(gram: np.ndarray, beta: float, start: np.ndarray, force: np.ndarray, norms: np.ndarray) -> np.ndarray:
     """Solve (G x I + beta diag((I - e e')/|U_j|)) d = force, e = U_j/|U_j|."""
     c, a = start.shape
-    ridge = TINY * float(gram.diagonal().mean())
+    ridge = RIDGE * float(gram.diagonal().mean())
     bend = beta / norms
     if c == 1:
         return _solve(gram, ridge, force)

@@ -79,7 +79,7 @@ def shattered(y: Given, term: DataTerm, beta: float, *, intercept: bool = True) 
         codes = np.arange(1, 2 ** len(kinds))
         unions = ((codes >> np.arange(len(kinds))[:, None]) & 1).astype(np.bool_)
         design = BitMatrix.from_bools(unions[kind.ravel()])
-        found = solve(design, targets, term, beta, intercept=intercept, tol=1e-10)
+        found = solve(design, targets, term, beta, intercept=intercept, tol=1e-8)
         return Shattered(design.push(found.u) + found.intercept, found.intercept, found.objective, found.dual)
     if term.quadratic:
         parts = [_scalar(targets[:, k], beta / np.sqrt(c), intercept=intercept) for k in range(c)]
