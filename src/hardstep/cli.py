@@ -29,6 +29,7 @@ from hardstep.fit import Method, fit, score
 from hardstep.freeze import freeze
 from hardstep.hardnet import HardNet
 from hardstep.methods.bcd import BCD
+from hardstep.methods.convex import ConvexTraining
 from hardstep.methods.gradient import GradientDescent
 from hardstep.methods.margin_bcd import MarginBCD
 from hardstep.methods.random_features import RandomFeatures
@@ -40,7 +41,7 @@ from hardstep.verify import verify
 
 __all__ = ["Train", "Verify", "main"]
 
-METHODS = (GradientDescent, BCD, MarginBCD, RandomFeatures)  # importing a method is what makes it known here
+METHODS = (GradientDescent, BCD, ConvexTraining, MarginBCD, RandomFeatures)  # importing a method is what makes it known here
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,13 @@ from scipy.linalg import cho_factor, cho_solve
 
 from hardstep.convex.data_terms import DataTerm
 from hardstep.convex.pool import Pool
+from hardstep.convex.purify import purify
 from hardstep.convex.solvers import Solution, solve
 from hardstep.convex.working_set import WorkingSet
 
 __all__ = ["Correction", "GroupLasso", "Ridge"]
+
+DENSE = 10**7  # entries of the system up to which units are made as few as carry the outputs
 
 
 class Correction(ABC):
@@ -94,7 +97,11 @@ class GroupLasso(Correction):
         """Solve to a relative gap, then leave as few units as carry the same outputs."""
         before = term.value(pool.outputs(), y) + self.penalty(pool.u, strength)
         solution = solve(pool.design, y, term, strength, tol=tol, start=_start(pool))
-        found = pool.solved(solution.u, solution.intercept)
+        u, intercept = solution.u, solution.intercept
+        if y.size * int(u.any(axis=1).sum()) <= DENSE:
+            u, shift = purify(pool.design, u, intercept)
+            intercept = intercept if shift is None else shift
+        found = pool.solved(u, intercept)
         after = term.value(found.outputs(), y) + self.penalty(found.u, strength)
         return found if after <= before else pool
 

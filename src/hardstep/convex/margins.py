@@ -39,7 +39,7 @@ def widened(x: Float64[np.ndarray, "n d"], plane: Float64[np.ndarray, " d1"]) ->
         wrong = np.flatnonzero((z > 0) != bits)
         if not len(wrong):
             if _margin(x, found, bits) > _margin(x, plane, bits):
-                return found / np.abs(found[:-1]).max()
+                plane = np.divide(found, np.abs(found[:-1]).max())
             break
         near = np.union1d(near, wrong[np.argsort(-np.abs(z[wrong]), kind="stable")[:NEAR]])
     return plane

@@ -59,8 +59,7 @@ class Pool:
     @property
     def active(self) -> Bool[np.ndarray, " p"]:
         """Which half-spaces have an amplitude."""
-        used: Bool[np.ndarray, " p"] = self.u.any(axis=1)
-        return used
+        return np.asarray(self.u.any(axis=1))
 
     @property
     def weight(self) -> Float64[np.ndarray, " p"]:

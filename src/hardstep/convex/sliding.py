@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64
+from numpy.typing import NDArray
 
 from hardstep.convex.data_terms import DataTerm
 
 __all__ = ["Rows", "Sliding"]
 
-Array = np.ndarray[Any, np.dtype[Any]]
+Array = NDArray[Any]
 SPREAD = 4096  # rows on which the spread of the projections is measured
 
 
@@ -92,8 +93,8 @@ class Sliding:
     True
     """
 
-    length: float = 0.1
-    temperature: float = 0.3
+    length: float = 0.15
+    temperature: float = 0.15
     momentum: float = 0.9
     batch_size: int = 2000
 

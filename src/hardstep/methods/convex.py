@@ -8,16 +8,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from hardstep.chain import Affine, chain
 from hardstep.convex.bit_matrix import BitMatrix
-from hardstep.convex.choice import choose
 from hardstep.convex.corrections import Correction, Ridge
 from hardstep.convex.data_terms import DataTerm, lower_bound, relative_gap
 from hardstep.convex.margins import widened
+from hardstep.convex.oracle_ascent import BatchedAscent
+from hardstep.convex.oracle_choice import choose_oracle
 from hardstep.convex.oracles import Found, Oracle, Search
 from hardstep.convex.pool import Pool
+from hardstep.convex.shattered import shattered
 from hardstep.convex.sliding import Sliding
 from hardstep.fit import Method, Sweep, Work
 from hardstep.losses import CrossEntropy, Loss
@@ -26,6 +29,8 @@ from hardstep.methods.convex_parts import Team, bits_lost, pass_through, read_ro
 __all__ = ["ConvexTraining"]
 
 ABOVE = 1 + 1e-7  # a column must beat its price by this much to be worth having
+FEW = 5000  # rows up to which the bound of the complete arrangement is computed
+KINDS = 4  # different targets up to which that is cheap for several outputs
 LOOSE = 1e-2  # relative gap to which rounds far from the end are solved
 
 
@@ -36,14 +41,14 @@ class _State:
     layers: list[Affine]
     team: Team
     term: DataTerm
-    y: np.ndarray[Any, Any]
-    x: np.ndarray[Any, Any]
+    y: NDArray[Any]
+    x: NDArray[Any]
     oracle: Oracle
     search: Search
     pool: Pool
-    pending: np.ndarray[Any, Any]  # half-spaces to admit next
-    inputs: np.ndarray[Any, Any]  # of the first layer
-    lower: list[np.ndarray[Any, Any]] = field(default_factory=list)
+    pending: NDArray[Any]  # half-spaces to admit next
+    inputs: NDArray[Any]  # of the first layer
+    lower: list[NDArray[Any]] = field(default_factory=list)
     strength: float = 0.0
     dual: float = -np.inf
     objective: float = np.inf
@@ -51,9 +56,10 @@ class _State:
     largest: float = 0.0
     tight: int = 0  # whether amplitudes are to be solved for as exactly as the last gap asks
     full: int = -1  # the sweep in which the layer had all its half-spaces
+    kind: str = ""  # of the bound
     finished: str = ""
 
-    _numbers = ("strength", "dual", "objective", "gap", "largest", "tight", "full", "finished")
+    _numbers = ("strength", "dual", "objective", "gap", "largest", "tight", "full", "kind", "finished")
 
     @property
     def stage(self) -> int:
@@ -77,6 +83,7 @@ class _State:
     def load_state_dict(self, state_dict: dict[str, Any], /) -> None:
         texts = state_dict["numbers"]
         self.tight, self.full, self.finished = int(texts["tight"]), int(texts["full"]), texts["finished"]
+        self.kind = texts["kind"]
         for name in self._numbers[:5]:
             setattr(self, name, float(texts[name]))
         self.lower = [planes.numpy() for planes in state_dict["lower"]]
@@ -121,7 +128,7 @@ class ConvexTraining(Method[_State]):
     oracle
         The search for half-spaces; None takes an exact one where the data are small enough, else an ascent.
     slide
-        How half-spaces move once the layer is full; `Sliding(length=0)` leaves them.
+        How half-spaces move once the layer is full; `Sliding(length=0.0)` leaves them.
     columns
         Half-spaces admitted a round.
     tol
@@ -171,12 +178,13 @@ class ConvexTraining(Method[_State]):
         """Read rows and network, solve the program without units, search once: that also gives beta_max."""
         layers, team = chain(net, "ConvexTraining"), Team(work)
         x, term, y = read_rows(work, self.loss, layers[-1].linear.out_features)
-        oracle = choose(x) if self.oracle is None else self.oracle
+        oracle = self.oracle or (choose_oracle(x).oracle if self.correction.certified else BatchedAscent())
         pool = Pool.empty(rows=len(x), inputs=x.shape[1], outputs=y.shape[1])
         pool = pool.solved(pool.u, term.null(y, intercept=True))
         state = _State(layers, team, term, y, x, oracle, oracle.prepare(x), pool, pool.planes, x)
         found = self._search(state)
         state.strength = self.correction.strength(float(found.scores.max(initial=0.0)), len(x))
+        self._bound_below(state)
         self._judge(state, found)
         write(layers, state.lower, pool)
         return state
@@ -251,6 +259,13 @@ class ConvexTraining(Method[_State]):
         """Search for half-spaces at the present answer, and judge it."""
         self._judge(state, self._search(state))
 
+    def _bound_below(self, state: _State) -> None:
+        """Begin with the bound that holds for any network of steps with these targets, where it is cheap."""
+        state.dual, state.gap, state.kind = -np.inf, 1.0, ""
+        few = len(state.y) <= FEW and (state.y.shape[1] == 1 or len(np.unique(state.y, axis=0)) <= KINDS)
+        if self.correction.certified and few:
+            state.dual, state.kind = shattered(state.y, state.term, state.strength).bound, "shattering-bound"
+
     def _search(self, state: _State) -> Found:
         v = state.term.balance(state.term.residual(state.pool.outputs(), state.y), state.y)
         return state.team.find(state.search, state.x, v, self.columns, shared=not state.oracle.proves)
@@ -265,20 +280,20 @@ class ConvexTraining(Method[_State]):
             return
         v = term.balance(term.residual(outputs, y), y)
         state.largest = float(found.scores.max(initial=0.0))
-        if oracle.proves:
-            state.dual = max(state.dual, lower_bound(term, v, y, state.strength, found.bound))
-            state.gap = relative_gap(term, y, state.objective, state.dual)
+        bound = lower_bound(term, v, y, state.strength, found.bound) if oracle.proves else -np.inf
+        if bound > state.dual:
+            state.dual, state.kind = bound, oracle.kind + ", given the layers below" * bool(state.lower)
+        state.gap = relative_gap(term, y, state.objective, state.dual) if np.isfinite(state.dual) else 1.0
         above = found.scores > state.strength * ABOVE
         state.pending = found.planes[above]
         scores = np.linalg.norm(pool.design.pull(v), axis=1)
         state.pool = pool.aged(scores, state.strength, self.drop)
-        where = f"over {oracle.kind}" + ", given the layers below" * bool(state.lower)
         if state.gap <= self.tol:
-            state.finished = f"proved: relative gap {state.gap:.1e} <= {self.tol:g} {where}"
+            state.finished = f"proved: relative gap {state.gap:.1e} <= {self.tol:g} ({state.kind})"
         elif not above.any() and not oracle.exact:
             state.finished = f"the search ({oracle.kind}) found no half-space above its price: no proof"
 
-    def _admit(self, state: _State, planes: np.ndarray[Any, Any]) -> Pool:
+    def _admit(self, state: _State, planes: NDArray[Any]) -> Pool:
         size = np.abs(planes).max(axis=1, keepdims=True, initial=0.0)
         scaled = planes / np.where(size > 0, size, 1.0)
         return state.pool.admit(scaled, state.team.bits(state.x, scaled))
@@ -301,5 +316,6 @@ class ConvexTraining(Method[_State]):
         state.x = pool.design.unpack().astype(np.float64)
         state.search = state.oracle.prepare(state.x)
         state.pool = replace(pool, planes=pass_through(len(pool)))
-        state.dual, state.gap, state.full, state.finished = -np.inf, 1.0, -1, ""
+        state.full, state.tight, state.finished = -1, 0, ""
+        self._bound_below(state)
         self._look(state)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float64
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hardstep import losses
@@ -25,7 +26,7 @@ from hardstep.parts import batches
 
 __all__ = ["Team", "bits_lost", "data_term", "pass_through", "read_rows", "write"]
 
-Array = np.ndarray[Any, np.dtype[Any]]
+Array = NDArray[Any]
 BLOCK = 50  # half-spaces that one rank searches for at a time, where a search proves nothing
 CHUNK = 8192  # rows whose bits are computed at a time
 
