@@ -54,6 +54,8 @@ class Oracle(ABC):
     """Whether the bound is the largest score over the class, up to rounding."""
     proves: ClassVar[bool]
     """Whether the bound holds."""
+    eps: float = 0.0
+    """The least normalised margin of a half-space of the class; 0 where all are in it."""
 
     @abstractmethod
     def prepare(self, x: Float64[np.ndarray, "n d"]) -> Search:
