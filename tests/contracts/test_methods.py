@@ -32,7 +32,9 @@ METHODS = [
     hs.MarginBCD(aim=hs.Flips(), fits=hs.Fits(ridge=0.1, lr=0.4)),
     hs.MarginBCD(loss=hs.SquaredHinge(), growth=0.5, batch_size=300),
     hs.ConvexTraining(correction=hs.Ridge(1e-3)),
-    hs.ConvexTraining(correction=hs.GroupLasso(0.01), oracle=hs.BatchedAscent(scaling=0.5), slide=hs.Sliding(length=0.0)),
+    hs.ConvexTraining(
+        loss=hs.Squared(), correction=hs.GroupLasso(0.01), oracle=hs.BatchedAscent(scaling=0.5), slide=hs.Sliding(0.0)
+    ),
     hs.ConvexTraining(loss=hs.SquaredHinge(), columns=40),
 ]
 every_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: repr(method)[:60])

@@ -112,8 +112,9 @@ class ConvexTraining(Method[_State]):
     ends with "proved: ..." once that is within `tol`. With `Ridge`, the default, it is a strong heuristic for large
     data.
 
-    When the layer is as wide as the network allows, new half-spaces replace the lightest ones and all of them slide,
-    each only where the objective falls. The network always holds the current answer; units not needed are 0.
+    When the layer is as wide as the network allows, its half-spaces slide, or, with `Sliding(length=0.0)`, new ones
+    replace the lightest, in either case only where the objective falls. The network always holds the current answer;
+    units not needed are 0.
 
     A network of several hidden layers gets the same share of sweeps for each: the bits kept of a layer are the
     inputs of the next, which starts by handing them on, so that the objective never rises; what is proved then
@@ -128,7 +129,7 @@ class ConvexTraining(Method[_State]):
     oracle
         The search for half-spaces; None takes an exact one where the data are small enough, else an ascent.
     slide
-        How half-spaces move once the layer is full; `Sliding(length=0.0)` leaves them.
+        How half-spaces move once the layer is full.
     columns
         Half-spaces admitted a round.
     tol
@@ -213,6 +214,8 @@ class ConvexTraining(Method[_State]):
     def _renew(self, state: _State) -> None:
         """Admit the half-spaces found and solve; where the layer is full, the lightest ones must make room for them."""
         work, pool = state.team.work, state.pool
+        if self._slides(state):
+            return
         room = len(state.pending) if self.correction.sparse or state.full >= 0 else state.cap - len(pool)
         grown = self._admit(state, state.pending[: min(room, self.columns)])
         if len(grown) > len(pool) or state.full >= 0:
@@ -231,7 +234,7 @@ class ConvexTraining(Method[_State]):
     def _slide(self, state: _State) -> None:
         """Let the half-spaces of a full layer move, the less the nearer its last sweep."""
         work, hidden = state.team.work, len(state.layers) - 1
-        if state.full < 0 or self.slide.length == 0:
+        if not self._slides(state):
             return
         last = (state.stage + 1) * work.sweeps / hidden
         share = (last - work.sweep) / max(1.0, last - state.full)
@@ -255,9 +258,14 @@ class ConvexTraining(Method[_State]):
                 "Fabric(precision='64-true')"
             )
 
+    def _slides(self, state: _State) -> bool:
+        """Return whether the half-spaces of a full layer move in the place of being replaced."""
+        return state.full >= 0 and self.slide.length > 0
+
     def _look(self, state: _State) -> None:
-        """Search for half-spaces at the present answer, and judge it."""
-        self._judge(state, self._search(state))
+        """Search for half-spaces at the present answer, where that is of use, and judge it."""
+        if self.correction.certified or not self._slides(state):
+            self._judge(state, self._search(state))
 
     def _bound_below(self, state: _State) -> None:
         """Begin with the bound that holds for any network of steps with these targets, where it is cheap."""
