@@ -10,10 +10,12 @@
 #define HS_AS(name) HS_PASTED(name, ISA)
 #define VEC HS_AS(vec)
 #define PAIRS HS_AS(pairs)
+#define QUADS HS_AS(quads)
 #define BLOCKS (COLUMNS / BYTES)
 
 typedef uint8_t HS_ALIAS VEC __attribute__((vector_size(BYTES), aligned(16)));
 typedef uint16_t HS_ALIAS PAIRS __attribute__((vector_size(BYTES), aligned(16)));
+typedef uint32_t HS_ALIAS QUADS __attribute__((vector_size(BYTES), aligned(16)));
 
 /* idx[line][column] = bits of rows 4 line to 4 line + 3; `lines` are 64 bytes of every column. */
 static void HS_AS(turn)(const unsigned char *const *lines, unsigned char *idx) {
@@ -63,7 +65,21 @@ static void HS_AS(look)(const unsigned char *idx, const unsigned char *table, ui
 #undef END
 }
 
-/* The same for two columns of bits: a line of their own bits chooses the table, sums of 16 bits as above. */
+/* Move sums of 16 bits into those of 32: even bytes are all but the odd ones. Columns 4i, 4i + 1, ... lie apart. */
+static void HS_AS(widen)(uint16_t *sums, uint32_t *into) {
+    PAIRS *from = (PAIRS *)(void *)sums;
+    QUADS *to = (QUADS *)(void *)into;
+    for (size_t b = 0; b < BLOCKS; b++) {
+        const QUADS odd = (QUADS)from[BLOCKS + b], even = (QUADS)(from[b] - (from[BLOCKS + b] << 8));
+        to[b] += even & 65535;
+        to[BLOCKS + b] += odd & 65535;
+        to[2 * BLOCKS + b] += even >> 16;
+        to[3 * BLOCKS + b] += odd >> 16;
+        from[b] = from[BLOCKS + b] = (PAIRS){0};
+    }
+}
+
+/* As `look`, for two columns of bits: a line of their own bits chooses the table, sums of 16 bits as above. */
 static void HS_AS(match)(const unsigned char *idx, const unsigned char *first, const unsigned char *second,
                          uint16_t *sums) {
     PAIRS *to = (PAIRS *)(void *)sums;
@@ -91,6 +107,7 @@ static void HS_AS(match)(const unsigned char *idx, const unsigned char *first, c
 
 #undef VEC
 #undef PAIRS
+#undef QUADS
 #undef BLOCKS
 #undef HS_PASTE
 #undef HS_PASTED

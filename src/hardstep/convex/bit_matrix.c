@@ -11,6 +11,12 @@
 #define HS_ALIAS
 #endif
 
+#if defined(__GNUC__)
+#define FETCH(from) __builtin_prefetch(from)
+#else
+#define FETCH(from) ((void)(from))
+#endif
+
 #define COLUMNS 128u /* of a group */
 #define ROWS 512u    /* of a step: one line of the cache of every column */
 #define LINES 128u   /* of a step: 4 rows each */
@@ -113,15 +119,16 @@ static void tile_vpopcntdq(const uint64_t *const *left, const uint64_t *const *r
 typedef struct {
     void (*turn)(const unsigned char *const *, unsigned char *);
     void (*look)(const unsigned char *, const unsigned char *, uint16_t *);
+    void (*widen)(uint16_t *, uint32_t *);
     void (*match)(const unsigned char *, const unsigned char *, const unsigned char *, uint16_t *);
 } bit_kernels;
 
 static const bit_kernels kernels_of[] = {
-    {NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL},
 #ifdef HS_X86
-    {turn_avx2, look_avx2, match_avx2},
-    {turn_avx512, look_avx512, match_avx512},
-    {turn_avx512, look_avx512, match_avx512},
+    {turn_avx2, look_avx2, widen_avx2, match_avx2},
+    {turn_avx512, look_avx512, widen_avx512, match_avx512},
+    {turn_avx512, look_avx512, widen_avx512, match_avx512},
 #endif
 };
 
@@ -142,7 +149,7 @@ size_t hs_bits_tables_size(int isa, size_t n, unsigned digits) {
 }
 
 size_t hs_bits_scratch_size(size_t outputs, unsigned digits) {
-    const size_t pull = outputs * digits * COLUMNS * (2 * sizeof(uint16_t) + sizeof(uint64_t));
+    const size_t pull = outputs * digits * COLUMNS * (sizeof(uint16_t) + sizeof(uint32_t));
     const size_t gram = COLUMNS * COLUMNS * sizeof(uint16_t);
     return LINES * COLUMNS + (pull > gram ? pull : gram);
 }
@@ -168,20 +175,13 @@ static void pull_bytes(const uint64_t *words, size_t columns, size_t width, size
             }
 }
 
-/* Move sums of 16 bits into those of 64: even bytes are all but the odd ones. */
-static void widen(uint16_t *sums, uint64_t *into) {
-    for (size_t i = 0; i < COLUMNS / 2; i++) {
-        const uint16_t odd = sums[COLUMNS / 2 + i];
-        into[2 * i] += (uint16_t)(sums[i] - (odd << 8));
-        into[2 * i + 1] += odd;
-    }
-    memset(sums, 0, COLUMNS * sizeof(uint16_t));
-}
-
 /* The lines of a step of a group; columns that are not there are empty. */
 static void lines_of(const uint64_t *words, size_t columns, size_t width, size_t step, const unsigned char **lines) {
-    for (size_t j = 0; j < COLUMNS; j++)
+    const size_t ahead = step * 8 + 16 < width ? 16 : 0; /* too many columns for the machine to foresee it */
+    for (size_t j = 0; j < COLUMNS; j++) {
         lines[j] = j < columns ? (const unsigned char *)(words + j * width + step * 8) : nothing;
+        if (j < columns) FETCH(words + j * width + step * 8 + ahead);
+    }
 }
 
 void hs_bits_pull(int isa, const uint64_t *words, size_t columns, size_t width, size_t steps, const unsigned char *tables,
@@ -192,26 +192,26 @@ void hs_bits_pull(int isa, const uint64_t *words, size_t columns, size_t width, 
     }
     const size_t many = outputs * digits;
     unsigned char *idx = (unsigned char *)scratch;
-    uint64_t *whole = (uint64_t *)(void *)(idx + LINES * COLUMNS);
+    uint32_t *whole = (uint32_t *)(void *)(idx + LINES * COLUMNS);
     uint16_t *sums = (uint16_t *)(void *)(whole + many * COLUMNS);
     const unsigned char *lines[COLUMNS];
     for (size_t begin = 0; begin < columns; begin += COLUMNS) {
         const size_t count = columns - begin < COLUMNS ? columns - begin : COLUMNS;
-        memset(whole, 0, many * COLUMNS * (sizeof(uint64_t) + sizeof(uint16_t)));
+        memset(whole, 0, many * COLUMNS * (sizeof(uint32_t) + sizeof(uint16_t)));
         for (size_t step = 0; step < steps; step++) {
             lines_of(words + begin * width, count, width, step, lines);
             kernels_of[isa].turn(lines, idx);
             for (size_t i = 0; i < many; i++)
                 kernels_of[isa].look(idx, tables + (step * many + i) * LINES * 16, sums + i * COLUMNS);
             if (step % 4 == 3 || step + 1 == steps) /* 4 x 64 x 254 < 2^16 */
-                for (size_t i = 0; i < many; i++) widen(sums + i * COLUMNS, whole + i * COLUMNS);
+                for (size_t i = 0; i < many; i++) kernels_of[isa].widen(sums + i * COLUMNS, whole + i * COLUMNS);
         }
         for (size_t j = 0; j < count; j++)
             for (size_t c = 0; c < outputs; c++) {
-                const uint64_t *of = whole + c * digits * COLUMNS + j;
+                const uint32_t *of = whole + c * digits * COLUMNS + j % 4 * (COLUMNS / 4) + j / 4;
                 int64_t part[2] = {0, 0}; /* digits 0 to 3, and the others */
                 for (unsigned digit = 0; digit < digits; digit++)
-                    part[digit > 3] += (int64_t)(of[digit * COLUMNS] << (digit > 3 ? 7 * digit - 28 : 7 * digit));
+                    part[digit > 3] += (int64_t)((uint64_t)of[digit * COLUMNS] << (digit > 3 ? 7 * digit - 28 : 7 * digit));
                 part[digits > 4] -= (int64_t)(steps * LINES) << (digits > 4 ? 7 * digits - 30 : 7 * digits - 2);
                 out[(begin + j) * outputs + c] += ((double)part[0] + (double)part[1] * 268435456.0) / scale[c];
             }

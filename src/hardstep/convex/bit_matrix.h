@@ -28,7 +28,8 @@ void hs_bits_sizes(const double *v, size_t n, size_t outputs, double *largest, d
 void hs_bits_tables(int isa, const double *v, size_t n, size_t outputs, const double *scale, unsigned digits,
                     unsigned char *tables);
 
-/* out (columns x outputs) += D' v over the first `steps` times 512 rows, from their tables; scale as given for those. */
+/* out (columns x outputs) += D' v over the first `steps` times 512 rows, at most 2^16 steps, from their tables; scale as
+ * given for those. */
 void hs_bits_pull(int isa, const uint64_t *words, size_t columns, size_t width, size_t steps, const unsigned char *tables,
                   size_t outputs, const double *scale, unsigned digits, double *out, void *scratch);
 
