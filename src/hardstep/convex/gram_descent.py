@@ -42,9 +42,10 @@ class Quadratic:
     energy: float
 
     def pull(self, u: Float64[np.ndarray, "c p"]) -> Float64[np.ndarray, "c p"]:
-        """Return D'(Z - D U), one row an output; zero columns of U cost nothing."""
+        """Return D'(Z - D U), one row an output."""
         used = np.flatnonzero(u.any(axis=0))
-        pulled: Float64[np.ndarray, "c p"] = self.cross - u[:, used] @ self.gram[used]
+        few = 8 * len(used) < u.shape[1]
+        pulled: Float64[np.ndarray, "c p"] = self.cross - (u[:, used] @ self.gram[used] if few else u @ self.gram)
         return pulled
 
     def objective(self, u: Float64[np.ndarray, "c p"], beta: float) -> float:
@@ -200,7 +201,7 @@ def factor(system: np.ndarray, ridge: float | np.ndarray) -> tuple[np.ndarray, b
     while True:
         try:
             whole = system.copy()
-            whole[np.diag_indices(len(whole))] += ridge
+            whole.ravel()[:: len(whole) + 1] += ridge
             found: tuple[np.ndarray, bool] = cho_factor(whole, lower=True, overwrite_a=True, check_finite=False)
             return found
         except LinAlgError:
