@@ -131,7 +131,7 @@ def theirs(name: str, design: BitMatrix, y: np.ndarray, case: Case, limit: float
                 print(f"    {name} at tolerance {tol:.0e}: {found['cpu']:.2f} s, gap {gap:.1e}", flush=True)
                 if gap <= case.gap:
                     break
-                tol /= 10
+                tol *= min(0.3, max(0.01, case.gap / gap))
             peer.stdin.close()
     return found
 
