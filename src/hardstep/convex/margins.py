@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from hardstep.convex.patterns import patterns
 from hardstep.convex.sweep import separating_plane
 
 __all__ = ["widened"]
@@ -14,18 +13,19 @@ NEAR = 32  # rows on each side that are looked at first
 ROUNDS = 5  # times that rows left out are taken in
 
 
-def widened(x: Float64[np.ndarray, "n d"], plane: Float64[np.ndarray, " d1"]) -> Float64[np.ndarray, " d1"]:
-    """Return a half-space with the same pattern and a larger margin, or the given one where none is found.
+def widened(
+    x: Float64[np.ndarray, "n d"], plane: Float64[np.ndarray, " d1"], bits: Bool[np.ndarray, " n"]
+) -> Float64[np.ndarray, " d1"]:
+    """Return a half-space with this pattern and a larger margin than the given one, or that where none is found.
 
     The linear program of `separating_plane` on the rows nearest to the plane, which takes in the rows it gets wrong
     until there are none. The length is such that the largest weight is 1.
 
     Examples
     --------
-    >>> widened(np.array([[0.0], [1.0]]), np.array([1.0, -1e-9]))
+    >>> widened(np.array([[0.0], [1.0]]), np.array([1.0, -1e-9]), np.array([False, True]))
     array([ 1. , -0.5])
     """
-    bits = patterns(x, plane[None])[:, 0]
     if bits.all() or not bits.any():
         return np.append(np.zeros(x.shape[1]), 1.0 if bits.all() else -1.0)
     distance = np.abs(x @ plane[:-1] + plane[-1])

@@ -248,8 +248,9 @@ class ConvexTraining(Method[_State]):
     def _settle(self, state: _State) -> None:
         """Move the half-spaces of what was proved to the middle of their cells; the network must give the same bits."""
         pool = state.pool.keep(state.pool.active)
-        planes = np.stack([widened(state.x, plane) for plane in pool.planes]) if len(pool) else pool.planes
-        state.pool = replace(pool, planes=planes)
+        pairs = zip(pool.planes, pool.design.unpack().T, strict=True)
+        planes = [widened(state.x, plane, np.ascontiguousarray(bits)) for plane, bits in pairs]
+        state.pool = replace(pool, planes=np.stack(planes) if planes else pool.planes)
         write(state.layers, state.lower, state.pool)
         lost = bits_lost(state.layers[state.stage], state.pool, state.x)
         if lost:
