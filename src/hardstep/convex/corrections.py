@@ -191,5 +191,5 @@ class Ridge(Correction):
 def _start(pool: Pool) -> Solution:
     """Return where a pool stands as a start that depends on nothing but the pool: a resumed fit goes the same way."""
     held = WorkingSet.empty(pool.design, centred=True).grown(pool.design, np.flatnonzero(pool.active))
-    unknown = np.zeros((0, 0))
+    unknown = np.zeros((pool.design.shape[0], pool.u.shape[1]))
     return Solution(pool.u, pool.intercept, np.inf, -np.inf, np.inf, np.inf, unknown, False, 0, held)
