@@ -185,6 +185,17 @@ def test_a_cap_below_the_optimum_is_kept_and_the_objective_still_falls() -> None
     assert free.objective < capped.objective < capped.records[0].objective
 
 
+def test_sliding_lowers_the_objective_of_a_full_layer(digits: hs.data.Data) -> None:
+    settings = {"correction": hs.Ridge(1e-3), "columns": 20}
+    reports = []
+    for slide in (hs.Sliding(), hs.Sliding(0.0)):
+        net = hs.nets.MLP(hidden=(40,), norm=False)(digits.shape, digits.outputs)
+        reports.append(hs.fit(net, digits, hs.ConvexTraining(slide=slide, **settings), sweeps=8, progress=False))
+    assert reports[0].records[1].objective == reports[1].records[1].objective  # growth is the same
+    assert reports[0].objective < 0.9 * reports[0].records[1].objective
+    assert reports[0].objective < reports[1].objective
+
+
 def test_ridge_of_the_squared_loss_is_the_closed_form() -> None:
     x, y = rows(0, 50, 3), rows(1, 50, 2)
     planes = rows(2, 7, 4)

@@ -54,7 +54,7 @@ ALLOWED = {
     "fit": {"checkpoint", "data", "parts", "progress", "ranks", "report", *LEFT},
     "chain": {"step"},
     "pruning": {"chain", "closed_form", "data", "parts"},
-    "methods": {"methods", "chain", "fit", "parts", "ranks", "nets", *LEFT},
+    "methods": {"methods", "chain", "convex", "fit", "parts", "ranks", "nets", *LEFT},
     "freeze": {"grid", "hard_layers", "parts", "hardnet", "step"},
     "run_folder": {"hardnet", "report", "storage", "version"},
 }
