@@ -13,7 +13,7 @@ from hardstep.convex.descent import descend
 
 __all__ = ["Quadratic", "conjugate_gradients", "exact_step", "factor", "minimise"]
 
-DENSE = 3000  # unknowns up to which the Newton system of several outputs is factored whole
+DENSE = 500  # unknowns up to which the Newton system of several outputs is factored whole
 RIDGE = 1e-10  # share of the mean diagonal that keeps a Gram matrix of dependent columns definite
 TINY = float(np.finfo(np.float64).tiny)
 

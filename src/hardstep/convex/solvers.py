@@ -11,7 +11,7 @@ from jaxtyping import Float64, Int64, Shaped
 from hardstep.convex.bit_matrix import BitMatrix
 from hardstep.convex.data_terms import DataTerm, lower_bound, relative_gap
 from hardstep.convex.gram_descent import Quadratic, minimise
-from hardstep.convex.support_newton import newton_step
+from hardstep.convex.support_newton import Columns, newton_step
 from hardstep.convex.working_set import WorkingSet
 
 __all__ = ["Solution", "evaluate", "largest_beta", "path", "solve"]
@@ -20,7 +20,6 @@ Given = Shaped[np.ndarray, " n"] | Shaped[np.ndarray, "n _"]
 
 ALL = 256  # columns that are held from the start, without asking which are needed
 FIRST = 64  # columns that are added at least
-DENSE = 1 << 26  # entries up to which the columns in use are unpacked for a Newton step
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,16 +242,10 @@ class _State:
         return state
 
     def refresh(self) -> None:
-        """Recompute outputs, intercept, residual, scores and objective from the weights."""
-        self.f = self.held.bits.push(self.u) + self.b
-        if self.intercept:
-            shift = self.term.shift(self.f, self.y)
-            self.b, self.f = self.b + shift, self.f + shift
-        v = self.term.residual(self.f, self.y)
-        self.residual = self.term.balance(v, self.y) if self.intercept else v
+        """Recompute everything from the weights."""
+        self.settle()
         self.scores = self.design.pull(self.residual)
         self.largest = _largest(self.scores)
-        self.objective = self.term.value(self.f, self.y) + self.beta * float(_norms(self.u).sum())
 
     def extend(self) -> None:
         """Add the columns that break the dual constraint most; of a large set let go what it does not need."""
@@ -287,7 +280,7 @@ class _State:
             fit = self.held.push(self.u) + self.residual / kappa
             cross = np.ascontiguousarray((pull / kappa + self.held.gram @ self.u).T)
             bent = Quadratic(self.held.gram, cross, float(np.square(fit).sum()))
-            rounds = 200 if self.term.quadratic else 2
+            rounds = 200 if self.term.quadratic else 1
             before = self.u
             self.u = minimise(bent, self.beta / kappa, self.u.T, tol, rounds=rounds).T.copy()
             if self.term.quadratic:
@@ -301,8 +294,7 @@ class _State:
         self.settle()
         used = np.flatnonzero(self.u.any(axis=1))
         if len(used):
-            d = self.held.bits.take(used).unpack().astype(np.float64)
-            d = d - d.mean(axis=0) if self.intercept else d
+            d = Columns.of(self.held.bits.take(used), centred=self.intercept)
             gram = self.held.gram[np.ix_(used, used)]
             move, lift = newton_step(
                 self.term, d, gram, self.y, self.f, self.u[used], self.beta, intercept=self.intercept
