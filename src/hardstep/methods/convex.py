@@ -179,7 +179,7 @@ class ConvexTraining(Method[_State]):
         """Read rows and network, solve the program without units, search once: that also gives beta_max."""
         layers, team = chain(net, "ConvexTraining"), Team(work)
         x, term, y = read_rows(work, self.loss, layers[-1].linear.out_features)
-        oracle = self.oracle or (choose_oracle(x).oracle if self.correction.certified else BatchedAscent())
+        oracle = self.oracle or self._affordable(x)
         pool = Pool.empty(rows=len(x), inputs=x.shape[1], outputs=y.shape[1])
         pool = pool.solved(pool.u, term.null(y, intercept=True))
         state = _State(layers, team, term, y, x, oracle, oracle.prepare(x), pool, pool.planes, x)
@@ -210,6 +210,11 @@ class ConvexTraining(Method[_State]):
             extra |= {"largest_over_beta": state.largest / state.strength}
             extra |= {"dual": state.dual, "relative_gap": state.gap} if np.isfinite(state.dual) else {}
         return Sweep(state.objective, stop=state.finished if state.stage == hidden - 1 else "", extra=extra)
+
+    def _affordable(self, x: NDArray[Any]) -> Oracle:
+        """Return an exact oracle where a search per round is quick and a proof is wanted, else the ascent."""
+        strongest = choose_oracle(x).oracle
+        return strongest if self.correction.certified and strongest.exact else BatchedAscent()
 
     def _renew(self, state: _State) -> None:
         """Admit the half-spaces found and solve; where the layer is full, the lightest ones must make room for them."""
