@@ -40,7 +40,7 @@ ALLOWED = {
     "engine": {"export", "hard_layers", "hardnet", "lowered"},
     "export": {"export", "bits", "hard_layers", "hardnet", "lowered", "storage", "version"},
     "verify": {"bits", "engine", "export", "hard_layers", "hardnet"},
-    "certify": {"hard_layers", "hardnet", "certify"},
+    "certify": {"hard_layers", "hardnet", "certify", "convex", "storage"},
     "convex": {"convex", "bits", "export"},
     "nets": {"step"},
     "parts": {"grid"},

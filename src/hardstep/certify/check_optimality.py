@@ -29,12 +29,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["RejectedError", "digest", "main", "read_file", "recheck", "targets", "true_bits", "upper_objective"]
+__all__ = ["RejectedError", "claim", "digest", "largest_sum", "lower_dual", "main", "read_file", "recheck"]
+__all__ += ["targets", "true_bits", "upper_objective", "whole_weights"]
 
 Array = NDArray[Any]
 SAFETY = 1e-12  # beyond the rounding of any sum below
 CLASSES = {"class:stumps": 1, "class:pairs": 2}  # features a half-space may use
 ALL = ("exact-sweep-2d", "exact-enumeration")
+OVER = {
+    "class:stumps": "half-spaces on one feature",
+    "class:pairs": "half-spaces on two features",
+    "shattering-bound": "networks of any depth and width",
+}
+UNCHECKED = ("heuristic", "milp")  # nothing proved, or no short proof
 STEPS = 2 * 10**10
 
 
@@ -47,20 +54,25 @@ def recheck(arrays: Mapping[str, Array], meta: Mapping[str, Any], x: Array, y: A
     y = targets(y, meta["loss"], len(arrays["intercept"]))
     if digest(x, y) != meta["digest"]:
         raise RejectedError("these are not the data of the certificate: their digest differs")
+    if meta["claim"] != claim(meta, *x.shape):
+        raise RejectedError("the claim in words is not the one in numbers")
     kind, verdict, gap, beta = meta["kind"], meta["verdict"], float(meta["gap"]), float(meta["beta"])
-    if not beta > 0 or not gap >= 0:
+    if not beta > 0 or not (gap >= 0 or verdict == "UNKNOWN"):
         raise RejectedError(f"beta={beta} must be positive and gap={gap} at least 0")
     objective = upper_objective(arrays, "", meta["loss"], beta, x, y)
     numbers = {"objective": objective}
-    if verdict == "PROVED":
-        if kind == "heuristic":
-            raise RejectedError("a heuristic proves nothing")
+    if verdict == "PROVED" or (verdict == "UNKNOWN" and "v" in arrays and kind not in UNCHECKED):
+        if kind in UNCHECKED:
+            raise RejectedError(f"{kind}: its bound cannot be recomputed without a solver")
         whole, power = whole_weights(arrays["v"], y, meta["loss"], free=bool(meta["intercept"]))
         largest = math.ldexp(largest_sum(x, whole, kind), -power)
-        dual = lower_dual(np.ldexp(whole.astype(np.float64), -power), y, meta["loss"], beta, largest)
+        dual = max(0.0, lower_dual(np.ldexp(whole.astype(np.float64), -power), y, meta["loss"], beta, largest))
         numbers |= {"dual": dual, "largest": largest}
-        if not objective <= (1 + gap) * max(dual, 0.0):
+        slack = (1 + gap) * dual - objective
+        if verdict == "PROVED" and not slack >= 0:
             raise RejectedError(f"objective {objective!r} exceeds (1 + {gap}) times the bound {dual!r}")
+        if verdict == "UNKNOWN" and slack > 1e-9 * objective:
+            raise RejectedError("the verdict is UNKNOWN, but the bound proves the claim")
     elif verdict == "REFUTED":
         within_class(arrays["better_planes"], x, kind, float(meta.get("eps", 0.0)))
         better = upper_objective(arrays, "better_", meta["loss"], beta, x, y)
@@ -71,6 +83,16 @@ def recheck(arrays: Mapping[str, Array], meta: Mapping[str, Any], x: Array, y: A
         if not math.isclose(value, meta["bounds"].get(name, math.nan), rel_tol=1e-9, abs_tol=1e-300):
             raise RejectedError(f"{name} is {value!r}, the certificate says {meta['bounds'].get(name)!r}")
     return numbers
+
+
+def claim(meta: Mapping[str, Any], rows: int, features: int) -> str:
+    """Return the claim in words; a gap below 0 stands for one not found."""
+    gap = "?" if meta["gap"] < 0 else f"{meta['gap']:.3g}"
+    over = OVER.get(meta["kind"], f"all hyperplanes ({meta['kind']})")
+    margin = f" with margin >= {meta['eps']:g}" if meta["eps"] else ""
+    data = f"{rows} rows of {features} features, {meta['loss']}, beta={meta['beta']:g}"
+    given = f", given {meta['below']} layers below" if meta["below"] else ""
+    return f"P <= (1 + {gap}) P* over {over}{margin} on {data}{given}"
 
 
 def targets(y: Array, loss: str, outputs: int) -> Array:
@@ -135,8 +157,8 @@ def whole_weights(v: Array, y: Array, loss: str, *, free: bool) -> tuple[Array, 
     """Return integers V and k such that V/2^k is near v, in the loss's domain, and each column adds up to 0 if free."""
     if v.shape != y.shape or not np.isfinite(v).all():
         raise RejectedError(f"the witness v {v.shape} does not fit the data {y.shape}")
-    largest = max(float(np.abs(v).max(initial=0.0)), float(loss in ("Logistic", "Multinomial")), 1e-300)
-    power = math.floor(math.log2(min(2.0**52, 2.0**61 / len(v)) / largest)) - 1
+    largest = max(float(np.abs(v).max(initial=0.0)), float(loss in ("Logistic", "Multinomial")), 1e-200)
+    power = min(math.floor(math.log2(min(2.0**52, 2.0**61 / len(v)) / largest)) - 1, 60)
     whole = np.rint(np.ldexp(v, power)).astype(np.int64)
     one = 1 << power if power >= 0 else 0
     if loss == "Multinomial":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hardstep.certify.certificate import Certificate, Certifier, Verdict
 from hardstep.certify.check_optimality import (
     RejectedError,
+    claim,
     digest,
     lower_dual,
     recheck,
@@ -34,11 +35,6 @@ from hardstep.hardnet import HardNet
 __all__ = ["Optimality", "Units", "read_units"]
 
 ANY_DEPTH = "shattering-bound"
-CLASSES = {
-    "class:stumps": "half-spaces on one feature",
-    "class:pairs": "half-spaces on two features",
-    ANY_DEPTH: "networks of any depth and width",
-}
 ROUNDED = 1e-10  # what the float search and the check may differ by
 ABOVE = 1 + 1e-7  # a column must beat its price by this much to enter
 COLUMNS = 100  # half-spaces admitted a round
@@ -136,13 +132,12 @@ class Optimality(Certifier):
     def certify(self, net: HardNet) -> Certificate:
         """Prove or refute the claim for the last layers of a frozen network."""
         x, units, below = read_units(net, self.x, layers=self.layers)
-        given = f", given {below} layers below" if below else ""
         oracle = Stumps() if self.layers == 1 and self.oracle is None else self.oracle
-        return self._certified(x, units, oracle, given)
+        return self._certified(x, units, oracle, below)
 
     def certify_units(self, units: Units) -> Certificate:
         """Prove or refute the claim for a network of one hidden layer on x, trained by any method."""
-        return self._certified(self._rows(), units, self.oracle, "")
+        return self._certified(self._rows(), units, self.oracle, 0)
 
     def check(self, certificate: Certificate, net: HardNet) -> bool:
         """Recompute the verdict from the certificate's own data, without the solver, for this network."""
@@ -156,19 +151,18 @@ class Optimality(Certifier):
     def _rows(self) -> NDArray[np.float64]:
         return checked_rows(np.ascontiguousarray(self.x, dtype=np.float64).reshape(len(self.x), -1))
 
-    def _certified(self, x: NDArray[np.float64], units: Units, oracle: Oracle | None, given: str) -> Certificate:
+    def _certified(self, x: NDArray[np.float64], units: Units, oracle: Oracle | None, below: int) -> Certificate:
         """Grow bounds and better networks until the claim is decided, and put the certificate together."""
         y, loss, beta = self.term.targets(self.y), type(self.term).__name__, float(self.beta)
         oracle = choose_oracle(x).oracle if oracle is None else oracle
         kind, proves = (ANY_DEPTH, True) if self.any_depth else (oracle.kind, oracle.proves)
         witness = _plain("", units)
         value = upper_objective(witness, "", loss, beta, x, y)
-        complete = shattered(y, self.term, beta)
-        bounds: dict[str, int | float] = {"objective": value, "complete": complete.bound}
+        bounds: dict[str, int | float] = {"objective": value}
         search = oracle.prepare(x)
         best = _Best(value)
         if self.any_depth:
-            v = self.term.balance(self.term.residual(complete.outputs, y), y)
+            v = self.term.balance(self.term.residual(shattered(y, self.term, beta).outputs, y), y)
             best.take(v, lower_bound(self.term, v, y, beta, _reach(v)), value, None)
         else:
             for step in islice(self._grown(x, y, units, search), self.rounds):
@@ -180,10 +174,11 @@ class Optimality(Certifier):
             whole, power = whole_weights(best.v, y, loss, free=True)
             v = np.ldexp(whole.astype(np.float64), -power)
             largest = _reach(v) if self.any_depth else search.find(v, 1, np.random.default_rng(0)).bound
-            dual = lower_dual(v, y, loss, beta, largest)
-            if dual > 0:
-                gap = _rounded_up(value / dual - 1) if gap is None else gap
-                bounds |= {"dual": dual, "largest": largest, "gap": value / dual - 1}
+            dual = max(lower_dual(v, y, loss, beta, largest), 0.0)
+            if dual > 0 or value == 0:
+                reached = value / dual - 1 if dual > 0 else 0.0
+                gap = _rounded_up(reached) if gap is None else gap
+                bounds |= {"dual": dual, "largest": largest, "gap": reached}
                 witness |= {"v": best.v}
                 verdict = Verdict.PROVED if value <= (1 + gap) * dual * (1 - ROUNDED) else verdict
         if verdict is not Verdict.PROVED and best.better is not None and gap is not None:
@@ -191,16 +186,9 @@ class Optimality(Certifier):
             reached = upper_objective(other, "better_", loss, beta, x, y)
             if value * (1 - ROUNDED) > (1 + gap) * reached:
                 verdict, witness, bounds = Verdict.REFUTED, witness | other, bounds | {"better": reached}
-        shown = "?" if gap is None else f"{gap:.3g}"
-        over = CLASSES.get(kind, f"all hyperplanes ({kind})") + (
-            f" with margin >= {oracle.eps:g}" if oracle.eps else ""
-        )
-        claim = (
-            f"P <= (1 + {shown}) P* over {over} on {len(x)} rows of {x.shape[1]} features, {loss}, beta={beta:g}{given}"
-        )
         context: dict[str, str | int | float] = {"kind": kind, "loss": loss, "beta": beta, "eps": oracle.eps}
-        context |= {"gap": -1.0 if gap is None else gap, "intercept": 1, "digest": digest(x, y)}
-        return Certificate(claim, verdict, bounds, witness, context)
+        context |= {"gap": -1.0 if gap is None else gap, "intercept": 1, "below": below, "digest": digest(x, y)}
+        return Certificate(claim(context, *x.shape), verdict, bounds, witness, context)
 
     def _grown(
         self, x: NDArray[np.float64], y: NDArray[np.float64], units: Units, search: Search
@@ -211,12 +199,12 @@ class Optimality(Certifier):
         found = search.find(v, COLUMNS, generator)
         dual = lower_bound(term, v, y, beta, found.bound)
         yield v, dual, np.inf, None
-        planes = units.planes[units.u.any(axis=1)]
+        planes, new = units.planes[units.u.any(axis=1)], found.planes
         bits = patterns(x, planes)
         solution: Solution | None = None
         tol = LOOSE
         while True:
-            planes, bits, grown = _admitted(x, planes, bits, found.planes)
+            planes, bits, grown = _admitted(x, planes, bits, new)
             solution = solve(BitMatrix.from_bools(bits), y, term, beta, tol=tol, start=solution)
             v = solution.residual
             found = search.find(v, COLUMNS, generator)
@@ -224,16 +212,17 @@ class Optimality(Certifier):
             used = solution.support
             better = Units(planes[used], solution.u[used], solution.intercept)
             yield v, lower_bound(term, v, y, beta, found.bound), solution.objective, better
-            found = replace(found, planes=found.planes[found.scores > beta * ABOVE])
+            new = found.planes[found.scores > beta * ABOVE]
             near = (solution.objective - dual) / 10 / max(solution.objective, np.finfo(float).tiny)
-            if not grown and not len(found.planes) and tol <= TIGHT:
+            if not grown and not len(new) and tol <= TIGHT:
                 return
             tol = float(np.clip(near, TIGHT, tol if grown else tol / 10))
 
     def _checked(self, certificate: Certificate, x: NDArray[np.float64], units: Units) -> bool:
         """Recompute everything from the certificate and the data."""
         context, witness = certificate.context, certificate.witness
-        meta = {"verdict": certificate.verdict.value, "bounds": certificate.bounds, **context}
+        said = {"claim": certificate.claim, "verdict": certificate.verdict.value}
+        meta = {**context, **said, "bounds": certificate.bounds}
         try:
             same = all(np.array_equal(witness[name], array) for name, array in _plain("", units).items())
             if not same or context["beta"] != float(self.beta) or context["loss"] != type(self.term).__name__:
