@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hardstep.convex import descent, solvers
+from hardstep.convex import descent, solvers, support_newton
 from hardstep.convex.bit_matrix import BitMatrix
 from hardstep.convex.data_terms import DataTerm, Logistic, Multinomial, Squared, SquaredHinge, lower_bound
 from hardstep.convex.gram_descent import Quadratic, exact_step, minimise
@@ -194,6 +194,40 @@ def test_working_set_finds_what_all_columns_at_once_do(monkeypatch: pytest.Monke
     assert few.objective == pytest.approx(whole.objective, rel=1e-9)
 
 
+@pytest.mark.parametrize("term", [Logistic(), Multinomial()], ids=lambda term: type(term).__name__)
+@either
+def test_packed_products_in_the_newton_step_change_nothing(
+    term: DataTerm, intercept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, d = planes(80, 60, seed=4)
+    design, y = BitMatrix.from_bools(d), answers(term, 3, x, seed=4)
+    dense = solve(design, y, term, 1.0, intercept=intercept, tol=1e-9)
+    monkeypatch.setattr(support_newton, "DENSE", 0)
+    packed = solve(design, y, term, 1.0, intercept=intercept, tol=1e-9)
+    assert dense.reached
+    assert packed.reached
+    assert packed.objective == pytest.approx(dense.objective, rel=1e-8)
+    move, v = np.random.default_rng(0).standard_normal((2, 80, 3))
+    columns = support_newton.Columns.of(design, centred=intercept)
+    centred = d - d.mean(axis=0) if intercept else d.astype(np.float64)
+    np.testing.assert_allclose(columns.push(move[:60]), centred @ move[:60], atol=1e-9)
+    np.testing.assert_allclose(columns.pull(v), centred.T @ v, atol=1e-9)
+
+
+@every_case
+def test_objective_never_rises_from_any_start(term: DataTerm, outputs: int) -> None:
+    x, d = planes(60, 300, seed=11)
+    design, y = BitMatrix.from_bools(d), answers(term, outputs, x, seed=11)
+    before = solve(design, y, term, 2.0, tol=1e-3)
+    for beta in (2.0, 0.9, 0.3):
+        start = evaluate(design, y, term, beta, before.u, before.intercept)[0]
+        for rounds in (0, 1, 2):
+            after = solve(design, y, term, beta, tol=1e-9, start=before, rounds=rounds)
+            assert after.objective <= start * (1 + 1e-12)
+            start = after.objective
+        before = after
+
+
 def test_path_falls_in_beta_and_each_point_has_its_own_gap() -> None:
     x, d = planes(120, 500, seed=6)
     design, y = BitMatrix.from_bools(d), answers(Logistic(), 1, x, seed=6)
@@ -284,7 +318,7 @@ def test_purified_networks_are_the_same_with_at_most_rank_neurons(outputs: int, 
         x, d = planes(14, 60, seed=seed, d=2)
         d[:, :3] = [False, True, False]
         design, y = BitMatrix.from_bools(d), answers(Squared(), outputs, x, seed)
-        free = solve(design, y, Squared(), 0.3, intercept=intercept, tol=1e-10)
+        free = solve(design, y, Squared(), 0.3, intercept=intercept, tol=1e-7)
         spread = np.concatenate([free.u, free.u])  # an optimum again: every neuron twice, at half its weight
         spread *= 0.5
         twice = design.hstack(design)
