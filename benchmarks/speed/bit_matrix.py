@@ -3,7 +3,7 @@
     python benchmarks/speed/bit_matrix.py [--rounds 5] [--threads 1 2] [--size 61440 16384] [--small]
 
 Products of one matrix with vectors (`pull`: D'V, at the default accuracy of 1e-12 and at 1e-6 for screening; `push`: DU
-with 500 columns in use) and Gram matrices of 4,096 of its columns. Rivals: matrix-vector and matrix-matrix products of
+with 500 columns in use) and Gram matrices of 2,048 of its columns. Rivals: matrix-vector and matrix-matrix products of
 BLAS in float32 (`sgemv`, `sgemm`; of a Gram matrix also the half, `ssyrk`), and the NumPy reference, which unpacks
 blocks. All take turns inside one process; ratios are a rival's time over that of the first (medians, and least over
 least), above 1 the first is faster. With one thread the clock is CPU time, with more wall time. Expected on two cores
@@ -30,7 +30,7 @@ from hardstep.convex.bit_matrix import BitMatrix
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import RESULTS, record
 
-GRAM, ACTIVE, REFERENCE = 4096, 500, 1 << 26  # columns, columns, entries up to which the reference is timed
+GRAM, ACTIVE, REFERENCE = 2048, 500, 1 << 26  # columns, columns, entries up to which the reference is timed
 Runs = dict[str, Callable[[], Any]]
 
 
@@ -83,12 +83,22 @@ def gram(packed: BitMatrix, dense: np.ndarray, columns: int) -> Runs:
     }
 
 
+CASES: dict[str, Callable[[BitMatrix, np.ndarray], Runs]] = {
+    "pull, 1 output": lambda packed, dense: pull(packed, dense, 1),
+    "pull, 10 outputs": lambda packed, dense: pull(packed, dense, 10),
+    "push, 1 output": lambda packed, dense: push(packed, dense, 1),
+    "push, 10 outputs": lambda packed, dense: push(packed, dense, 10),
+    "gram": lambda packed, dense: gram(packed, dense, min(GRAM, packed.shape[1])),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--size", type=int, nargs=2, default=(61_440, 16_384))
     parser.add_argument("--small", action="store_true", help="also 16,000 x 8,000, 5,000 x 5,000 and 1,000 x 1,000")
+    parser.add_argument("--case", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     sizes = [tuple(options.size), *([(16_000, 8_000), (5_000, 5_000), (1_000, 1_000)] if options.small else [])]
@@ -96,14 +106,8 @@ def main() -> None:
         dense = made(rows, columns, 1).unpack().T.astype(np.float32)
         for threads in options.threads:
             packed = made(rows, columns, threads)
-            cases = {
-                "pull, 1 output": pull(packed, dense, 1),
-                "pull, 10 outputs": pull(packed, dense, 10),
-                "push, 1 output": push(packed, dense, 1),
-                "push, 10 outputs": push(packed, dense, 10),
-                "gram": gram(packed, dense, min(GRAM, columns)),
-            }
-            for case, runs in cases.items():
+            for case in options.case:
+                runs = CASES[case](packed, dense)
                 with threadpool_limits(threads):
                     times = measure(runs, rounds=options.rounds, threads=dict.fromkeys(runs, threads))
                 first = next(iter(times))
