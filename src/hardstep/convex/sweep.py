@@ -196,10 +196,8 @@ def realised(points: Float64[np.ndarray, "m d"], cells: Cells) -> Float64[np.nda
     general = [i for i, anchors in enumerate(cells.anchors) if len(anchors) == d + 1]
     if general:
         planes[general] = _edge_planes(h, cells.bits[general], np.array([cells.anchors[i] for i in general]))
-    bits = patterns(points, planes)
-    wrong = np.flatnonzero((bits != cells.bits.T).any(axis=0))
     kept = np.ones(k, bool)
-    for i in wrong:
+    for i in np.flatnonzero(~_safe(points, planes, cells.bits)):
         plane = separating_plane(points, cells.bits[i])
         kept[i] = plane is not None
         planes[i] = 0.0 if plane is None else plane
@@ -223,7 +221,7 @@ def _edge_planes(h: NDArray[np.float64], bits: NDArray[np.bool_], anchors: NDArr
     np.put_along_axis(on, anchors[:, :-2], True, axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         room = np.where(~on & (move < 0), -near / move, np.inf).min(axis=1)
-    planes = edge + np.where(np.isfinite(room), np.maximum(room, 0.0) / 2, 1.0)[:, None] * turn
+    planes = edge + np.clip(room / 2, 0.0, 1.0)[:, None] * turn
     planes[singular] = 0.0
     return _centred(h[:, :-1], bits, planes)
 
@@ -264,4 +262,13 @@ def separating_plane(points: Float64[np.ndarray, "m d"], bits: Bool[np.ndarray, 
     weight = solved.x[:d] / scale
     plane = np.append(weight, solved.x[d] - weight @ centre)
     plane = _centred(points, bits[None], plane[None])
-    return plane[0] if bool((patterns(points, plane)[:, 0] == bits).all()) else None
+    return plane[0] if bool(_safe(points, plane, bits[None])[0]) else None
+
+
+def _safe(points: NDArray[np.float64], planes: NDArray[np.float64], bits: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which planes have their pattern in whatever order a sum is taken: no point within rounding of them."""
+    heights = points @ planes[:, :-1].T + planes[:, -1]
+    error = 2 * (points.shape[1] + 2) * np.finfo(np.float64).eps
+    far = np.abs(heights) > error * (np.abs(points) @ np.abs(planes[:, :-1]).T + np.abs(planes[:, -1]))
+    safe: NDArray[np.bool_] = ((patterns(points, planes) == bits.T) & far).all(axis=0)
+    return safe
