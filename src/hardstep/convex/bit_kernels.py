@@ -114,7 +114,7 @@ def pull(
     functions["sizes"](v.ctypes.data, n, outputs, largest.ctypes.data, total.ctypes.data)
     if not np.isfinite(total).all():
         raise ValueError("V is not finite (NaN or infinity), or its sums overflow; clean or scale it first")
-    if ((0 < largest) & (largest < LEAST)).any():
+    if ((largest > 0) & (largest < LEAST)).any():
         lift = np.where(largest < LEAST, 1 / LEAST, 1.0)  # a power of two
         return pull(isa, words, v * lift, accuracy, threads) / lift
     digits, scale = _digits(largest, total, n, accuracy)
