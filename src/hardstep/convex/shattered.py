@@ -13,6 +13,7 @@ from hardstep.convex.solvers import solve
 
 __all__ = ["Shattered", "chain", "complete_fit", "realise", "shattered"]
 
+Outputs = Float64[np.ndarray, "n c"]
 Given = Shaped[np.ndarray, " n"] | Shaped[np.ndarray, "n _"]
 
 KINDS = 10  # different targets up to which all unions of them are tried as patterns
@@ -78,9 +79,10 @@ def shattered(y: Given, term: DataTerm, beta: float, *, intercept: bool = True) 
     if len(kinds) <= KINDS:
         codes = np.arange(1, 2 ** len(kinds))
         unions = ((codes >> np.arange(len(kinds))[:, None]) & 1).astype(np.bool_)
-        design = BitMatrix.from_bools(unions[kind.ravel()])
-        found = solve(design, targets, term, beta, intercept=intercept, tol=1e-8)
-        return Shattered(design.push(found.u) + found.intercept, found.intercept, found.objective, found.dual)
+        grouped = _Grouped(term, np.bincount(kind.ravel()).astype(np.float64))
+        found = solve(BitMatrix.from_bools(unions), kinds, grouped, beta, intercept=intercept, tol=1e-9)
+        outputs = (unions @ found.u + found.intercept)[kind.ravel()]
+        return Shattered(outputs, found.intercept, found.objective, found.dual)
     if term.quadratic:
         parts = [_scalar(targets[:, k], beta / np.sqrt(c), intercept=intercept) for k in range(c)]
         f, b = np.hstack([part.outputs for part in parts]), np.concatenate([part.intercept for part in parts])
@@ -148,6 +150,79 @@ def realise(x: Float64[np.ndarray, "n d"], patterns: Bool[np.ndarray, "n m"]) ->
         )
     planes: np.ndarray = (np.linalg.pinv(extended) @ (2.0 * patterns - 1.0)).T
     return planes
+
+
+@dataclass(frozen=True)
+class _Grouped(DataTerm):
+    """A data term of rows that stand for many alike: row k counts `counts[k]` times."""
+
+    term: DataTerm
+    counts: np.ndarray
+
+    @property
+    def curvature(self) -> float:  # type: ignore[override]
+        """Return that of the row that counts most."""
+        return self.term.curvature * float(self.counts.max())
+
+    def targets(self, y: Given) -> Outputs:
+        """Return what the term has made before."""
+        return self.term.targets(y)
+
+    def value(self, f: Outputs, y: Outputs) -> float:
+        """Return the weighted sum."""
+        rows = zip(self.counts, np.vsplit(f, len(f)), np.vsplit(y, len(y)), strict=True)
+        return sum(float(count) * self.term.value(there, wanted) for count, there, wanted in rows)
+
+    def residual(self, f: Outputs, y: Outputs) -> Outputs:
+        """Return the summed residuals of each group."""
+        v: Outputs = self.counts[:, None] * self.term.residual(f, y)
+        return v
+
+    def bend(self, f: Outputs, y: Outputs, move: Outputs) -> Outputs:
+        """Return the weighted product."""
+        bent: Outputs = self.counts[:, None] * self.term.bend(f, y, move)
+        return bent
+
+    def dual(self, v: Outputs, y: Outputs) -> float:
+        """Return the weighted sum of the dual values of one row each."""
+        each = v / self.counts[:, None]
+        rows = zip(self.counts, np.vsplit(each, len(v)), np.vsplit(y, len(y)), strict=True)
+        return sum(float(count) * self.term.dual(part, wanted) for count, part, wanted in rows)
+
+    def stretch(self, v: Outputs, y: Outputs) -> float:
+        """Return 1, safe for all."""
+        return 1.0
+
+    def balance(self, v: Outputs, y: Outputs) -> Outputs:
+        """Let the term balance all rows; equal ones stay equal."""
+        many, first = self._spread()
+        v = self.counts[:, None] * self.term.balance((v / self.counts[:, None])[many], y[many])[first]
+        return v
+
+    def shift(self, f: Outputs, y: Outputs) -> Float64[np.ndarray, " c"]:
+        """Take Newton steps on the weighted rows; a single group has no need of them."""
+        many, _ = self._spread()
+        if len(f) == 1:
+            return self.term.shift(f[many], y[many])
+        b, units = np.zeros(f.shape[1]), np.eye(f.shape[1])
+        now = self.value(f, y)
+        for _ in range(100):
+            pull = self.residual(f + b, y).sum(axis=0)
+            if float(np.abs(pull).max()) <= 1e-13 * float(self.counts.sum()):
+                break
+            bend = np.stack([self.bend(f + b, y, np.tile(unit, (len(f), 1))).sum(axis=0) for unit in units])
+            move = np.linalg.solve(bend + (1e-12 * np.trace(bend) + 1e-12) * units, pull)
+            length = 1.0
+            while length > 1e-8 and self.value(f + b + length * move, y) > now + 1e-14 * abs(now):
+                length /= 2
+            b = b + length * move
+            now = self.value(f + b, y)
+        return b
+
+    def _spread(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the group of every row, and the first row of every group."""
+        counts = self.counts.astype(np.int64)
+        return np.repeat(np.arange(len(counts)), counts), np.cumsum(counts) - counts
 
 
 def _scalar(y: np.ndarray, beta: float, *, intercept: bool) -> Shattered:
