@@ -25,6 +25,7 @@ COMMANDS = {
     "benchmarks/speed/peers.py": ["--rounds", "1", "--results", "{tmp}"],
     "benchmarks/speed/peer_networks.py": ["--rounds", "1", "--batches", "3", "--results", "{tmp}"],
     "benchmarks/quality/choose_settings.py": ["digits", "--seeds", "1", "--sweeps", "1", "--results", "{tmp}"],
+    "benchmarks/speed/oracles.py": ["--tiny", "--rounds", "1", "--results", "{tmp}"],
     "benchmarks/speed/bit_matrix.py": ["--rounds", "1", "--size", "700", "300", "--results", "{tmp}"],
     "benchmarks/quality/convex_certified.py": ["--case", "tiny", "--seeds", "1", "--results", "{tmp}"],
     "benchmarks/quality/convex_images.py": [
