@@ -16,6 +16,7 @@ from rich.console import Console
 
 import hardstep as hs
 from hardstep import cli
+from hardstep.certify import check_optimality
 from hardstep.storage import read_arrays
 
 SMALL = ["--net.hidden", "24", "--sweeps", "2", "--no-progress"]
@@ -45,6 +46,22 @@ def test_train_prints_one_table_and_fills_the_run_folder(capsys: pytest.CaptureF
     assert files == expected | {"checkpoint.safetensors"}
     report = hs.Report.from_json(tmp_path / "runs" / "first" / "report.json")
     assert len(report.records) == 2
+
+
+def test_certify_writes_certificates_that_are_checked_from_their_files(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run(capsys, "train", *SMALL, "--name", "c")
+    status, out, _ = run(capsys, "certify", "runs/c", "--rows", "60", "--beta", "0.01")
+    assert status == 0
+    assert "every partial sum fits a signed accumulator of 32 bits" in out
+    assert "PROVED  P <= (1 + " in out
+    files = [str(tmp_path / "runs" / "c" / f"optimality.{ending}") for ending in ("safetensors", "npz")]
+    assert check_optimality.main(files) == 0
+    assert capsys.readouterr().out.startswith("PROVED: P <= (1 + ")
+    status, out, _ = run(capsys, "certify", "runs/c", "--rows", "60", "--beta", "0.01", "--gap", "0.001")
+    assert status == 1
+    assert "REFUTED P <= (1 + 0.001) P*" in out
 
 
 def test_summary_and_verify_read_the_run_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 COMMANDS = {
     "examples/plot_whole_path.py": ["--sweeps", "2", "--out", "{tmp}"],
     "examples/plot_block_descent.py": ["--sweeps", "2", "--out", "{tmp}"],
+    "examples/plot_convex_training.py": ["--sweeps", "2", "--out", "{tmp}"],
     "benchmarks/speed/epoch.py": ["--rounds", "1", "--rows", "256", "--results", "{tmp}"],
     "benchmarks/quality/whole_path.py": ["digits", "--seeds", "1", "--sweeps", "1", "--results", "{tmp}"],
     "benchmarks/speed/bcd_sweep.py": ["--rounds", "1", "--rows", "4000", "--results", "{tmp}"],
@@ -24,9 +25,17 @@ COMMANDS = {
     "benchmarks/speed/peers.py": ["--rounds", "1", "--results", "{tmp}"],
     "benchmarks/speed/peer_networks.py": ["--rounds", "1", "--batches", "3", "--results", "{tmp}"],
     "benchmarks/quality/choose_settings.py": ["digits", "--seeds", "1", "--sweeps", "1", "--results", "{tmp}"],
+    "benchmarks/speed/oracles.py": ["--tiny", "--rounds", "1", "--results", "{tmp}"],
+    "benchmarks/speed/bit_matrix.py": ["--rounds", "1", "--size", "700", "300", "--results", "{tmp}"],
+    "benchmarks/quality/convex_certified.py": ["--case", "tiny", "--seeds", "1", "--results", "{tmp}"],
+    "benchmarks/quality/convex_images.py": [
+        *("digits", "--seeds", "1", "--units", "30", "--growth", "2", "--slides", "1", "--results", "{tmp}"),
+    ],
+    "benchmarks/quality/convex_authors.py": ["--case", "tiny", "--seeds", "1", "--results", "{tmp}"],
 }
 MODULES = {
     "benchmarks/record.py",
+    "benchmarks/quality/interior_point.py",
     "benchmarks/speed/cases.py",
     "benchmarks/speed/peer_bits.py",
     "benchmarks/speed/peer_bytes.py",

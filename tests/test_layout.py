@@ -20,7 +20,7 @@ every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.re
 LEFT = {"step", "rules", "losses", "penalties", "closed_form"}
 RIGHT = {
     *("storage", "grid", "formats", "bits", "hard_layers", "hardnet", "simplify", "lowered"),
-    *("engine", "export", "verify", "certify", "version"),
+    *("engine", "export", "verify", "certify", "convex", "version"),
 }
 ALLOWED = {
     "version": set(),
@@ -40,7 +40,8 @@ ALLOWED = {
     "engine": {"export", "hard_layers", "hardnet", "lowered"},
     "export": {"export", "bits", "hard_layers", "hardnet", "lowered", "storage", "version"},
     "verify": {"bits", "engine", "export", "hard_layers", "hardnet"},
-    "certify": {"hard_layers", "hardnet", "certify"},
+    "certify": {"hard_layers", "hardnet", "certify", "convex", "storage"},
+    "convex": {"convex", "bits", "export"},
     "nets": {"step"},
     "parts": {"grid"},
     "images": set(),
@@ -53,7 +54,7 @@ ALLOWED = {
     "fit": {"checkpoint", "data", "parts", "progress", "ranks", "report", *LEFT},
     "chain": {"step"},
     "pruning": {"chain", "closed_form", "data", "parts"},
-    "methods": {"methods", "chain", "fit", "parts", "ranks", "nets", *LEFT},
+    "methods": {"methods", "chain", "convex", "fit", "parts", "ranks", "nets", *LEFT},
     "freeze": {"grid", "hard_layers", "parts", "hardnet", "step"},
     "run_folder": {"hardnet", "report", "storage", "version"},
 }

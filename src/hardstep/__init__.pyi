@@ -1,5 +1,8 @@
 from . import data as data
 from . import nets as nets
+from .convex.corrections import Correction, GroupLasso, Ridge
+from .convex.oracle_ascent import BatchedAscent
+from .convex.sliding import Sliding
 from .engine import Engine
 from .export.c import to_c, write_c
 from .fit import Batch, Method, Sweep, Work, fit, score
@@ -9,6 +12,7 @@ from .hardnet import HardNet
 from .losses import CrossEntropy, Loss, Squared, SquaredHinge
 from .methods.aims import Aim, Flips, Ramp
 from .methods.bcd import BCD
+from .methods.convex import ConvexTraining
 from .methods.gradient import SGD, Adam, Constant, Cosine, Drops, GradientDescent
 from .methods.margin_bcd import Fits, MarginBCD
 from .methods.random_features import RandomFeatures
@@ -32,10 +36,13 @@ __all__ = [
     "BackwardElimination",
     "BackwardRule",
     "Batch",
+    "BatchedAscent",
     "Clipped",
     "ColumnNorm",
     "ColumnsL20",
     "Constant",
+    "ConvexTraining",
+    "Correction",
     "Cosine",
     "CrossEntropy",
     "Drops",
@@ -45,6 +52,7 @@ __all__ = [
     "GradientDescent",
     "Grid",
     "GroupL0",
+    "GroupLasso",
     "HardNet",
     "Identity",
     "Loss",
@@ -57,9 +65,11 @@ __all__ = [
     "ReSTE",
     "Record",
     "Report",
+    "Ridge",
     "RowsL20",
     "Sech2",
     "Sign",
+    "Sliding",
     "Squared",
     "SquaredHinge",
     "Staircase",

@@ -10,6 +10,7 @@ import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from inspect import isabstract
+from io import BytesIO
 from pathlib import Path
 from types import UnionType
 from typing import Any
@@ -23,12 +24,17 @@ from rich.table import Table
 from torch import nn
 
 from hardstep import data as data_module
+from hardstep.certify.certificate import Verdict
+from hardstep.certify.optimality import Optimality, read_units
+from hardstep.certify.overflow import NoOverflow
 from hardstep.commands import Export, Simplify, Summary, load_hardnet
+from hardstep.convex.data_terms import Multinomial, Squared
 from hardstep.data import Data
 from hardstep.fit import Method, fit, score
 from hardstep.freeze import freeze
 from hardstep.hardnet import HardNet
 from hardstep.methods.bcd import BCD
+from hardstep.methods.convex import ConvexTraining
 from hardstep.methods.gradient import GradientDescent
 from hardstep.methods.margin_bcd import MarginBCD
 from hardstep.methods.random_features import RandomFeatures
@@ -36,11 +42,18 @@ from hardstep.nets import MLP, ConvNet4
 from hardstep.ranks import launched_fabric
 from hardstep.rules import BackwardRule
 from hardstep.run_folder import RunFolder
+from hardstep.storage import write_bytes
 from hardstep.verify import verify
 
-__all__ = ["Train", "Verify", "main"]
+__all__ = ["Certify", "Train", "Verify", "main"]
 
-METHODS = (GradientDescent, BCD, MarginBCD, RandomFeatures)  # importing a method is what makes it known here
+METHODS = (
+    GradientDescent,
+    BCD,
+    ConvexTraining,
+    MarginBCD,
+    RandomFeatures,
+)  # importing a method is what makes it known here
 
 
 @dataclass(frozen=True)
@@ -182,6 +195,60 @@ class Verify:
         return 0 if result else 1
 
 
+@dataclass(frozen=True)
+class Certify:
+    """Prove of a frozen network what can be proved: no sum overflows, and how far it is from the best of its shape.
+
+    Writes the certificates into the run folder, and beside that of optimality the data that
+    `python -m hardstep.certify.check_optimality CERTIFICATE DATA` needs to check it again.
+
+    Parameters
+    ----------
+    run
+        A run folder.
+    bits
+        Width of the accumulator that must not overflow.
+    beta
+        Price of an amplitude per row, for the objective that is compared: loss + beta * rows * sum of |amplitudes|.
+    gap
+        Claim that the objective is at most 1 + gap times the least; by default the smallest gap that is found.
+    layers
+        2: the last hidden layer and the read-out, given the layers below; 1: the read-out, given all hidden bits.
+    rows
+        Training rows that the objective is over, the first ones.
+    """
+
+    run: tyro.conf.Positional[Path]
+    bits: int = 32
+    beta: float = 1e-3
+    gap: float | None = None
+    layers: int = 1
+    rows: int = 1000
+
+    def print(self, console: Console) -> int:
+        """Certify, write the files, print one line a certificate."""
+        folder = RunFolder(self.run)
+        data, _ = parse_train(folder.arguments()).load()
+        hard = load_hardnet(self.run)
+        x, y = (part.numpy() for part in data.train.take(list(range(min(self.rows, len(data.train))))))
+        term = Multinomial(data.outputs) if data.classification else Squared()
+        best = Optimality(x, y, self.beta * len(x), term, gap=self.gap, layers=self.layers)
+        found = {"overflow": NoOverflow(self.bits).certify(hard), "optimality": best.certify(hard)}
+        for name, certificate in found.items():
+            path = self.run / f"{name}.safetensors"
+            certificate.save(path)
+            console.print(f"{certificate.verdict.name:8}{certificate.claim}", highlight=False, soft_wrap=True)
+            console.print(f"        written to {path}", style="dim", highlight=False, soft_wrap=True)
+        codes = read_units(hard, x, layers=self.layers)[0]
+        buffer = BytesIO()
+        np.savez(buffer, x=codes, y=y)
+        write_bytes(self.run / "optimality.npz", buffer.getvalue())
+        return 1 if any(certificate.verdict is Verdict.REFUTED for certificate in found.values()) else 0
+
+
+Command = Summary | Simplify | Export | Verify | Certify
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a bad value is one line on stderr and status 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -201,7 +268,7 @@ def _dispatch(arguments: list[str], console: Console) -> int:
             return parse_train(rest).run(console, rest, folder)
         train = parse_train(rest)
         return train.run(console, rest, train.folder)
-    kinds: tuple[type[Summary | Simplify | Export | Verify], ...] = (Summary, Simplify, Export, Verify)
+    kinds: tuple[type[Command], ...] = (Summary, Simplify, Export, Verify, Certify)
     for kind in kinds:
         if command == kebab(kind):
             return tyro.cli(kind, args=rest, prog=f"hardstep {command}").print(console)

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int64
 from numpy.typing import NDArray
 
-from hardstep.export.compiler import LIBRARY, digest
+from hardstep.export.compiler import LIBRARY, load_runtime
 from hardstep.export.pack import pack
 from hardstep.export.plan import WIDTHS, Choice, Kernel, plan
 from hardstep.hard_layers import Pool, exact_product
@@ -244,17 +244,9 @@ def available_isas(library: Path = LIBRARY) -> list[str]:
 
 @cache
 def _load(path: Path) -> Any:
-    """Load the runtime; None if it is not there, is of other sources, or does not load."""
-    log = logging.getLogger("hardstep")
-    if not path.is_file():
-        return None
-    if digest().encode() not in path.read_bytes():
-        log.warning("%s was compiled from other sources and is not used; install hardstep again", path)
-        return None
-    try:
-        library = ctypes.CDLL(str(path))
-    except OSError as error:
-        log.warning("%s does not load (%s)", path, error)
+    """Load the runtime and say what its functions take; None where there is none to use."""
+    library = load_runtime(path)
+    if library is None:
         return None
     library.hs_open.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
     library.hs_run.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)

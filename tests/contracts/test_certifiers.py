@@ -8,14 +8,26 @@ import numpy as np
 import pytest
 
 from hardstep.certify.certificate import Certifier, Verdict
+from hardstep.certify.optimality import Optimality
 from hardstep.certify.overflow import NoOverflow
+from hardstep.convex.oracle_local import LocalSearch
+from hardstep.convex.oracle_stumps import Stumps
 from hardstep.grid import Grid
 from hardstep.hard_layers import Dense
 from hardstep.hardnet import HardNet
 
 from .test_rules import concrete
 
-CERTIFIERS = [NoOverflow(8), NoOverflow(12), NoOverflow(14), NoOverflow(32)]
+ROWS = np.random.default_rng(3).integers(0, 9, (12, 6)).astype(float)
+TARGETS = np.random.default_rng(4).normal(size=(12, 3))
+OVERFLOW = [NoOverflow(8), NoOverflow(12), NoOverflow(14), NoOverflow(32)]
+CERTIFIERS: list[Certifier] = [
+    *OVERFLOW,
+    Optimality(ROWS, TARGETS, 0.5, gap=None, oracle=Stumps()),
+    Optimality(ROWS, TARGETS, 0.5, gap=0.1, layers=1),
+    Optimality(ROWS, TARGETS, 0.5, gap=0.1, oracle=LocalSearch(chains=4)),
+]
+every_overflow = pytest.mark.parametrize("certifier", OVERFLOW, ids=repr)
 every_certifier = pytest.mark.parametrize("certifier", CERTIFIERS, ids=repr)
 
 
@@ -46,7 +58,7 @@ def test_verdict_is_checked_from_its_own_data(certifier: Certifier, net: HardNet
         assert not certifier.check(replace(certificate, verdict=flipped), net)
 
 
-@every_certifier
+@every_overflow
 @pytest.mark.parametrize("net", nets(), ids=["small", "middle", "large"])
 def test_verdict_is_sound_against_the_extreme_inputs(certifier: NoOverflow, net: HardNet) -> None:
     first = net.layers[0]

@@ -31,6 +31,11 @@ METHODS = [
     hs.MarginBCD(),
     hs.MarginBCD(aim=hs.Flips(), fits=hs.Fits(ridge=0.1, lr=0.4)),
     hs.MarginBCD(loss=hs.SquaredHinge(), growth=0.5, batch_size=300),
+    hs.ConvexTraining(correction=hs.Ridge(1e-3)),
+    hs.ConvexTraining(
+        loss=hs.Squared(), correction=hs.GroupLasso(0.01), oracle=hs.BatchedAscent(scaling=0.5), slide=hs.Sliding(0.0)
+    ),
+    hs.ConvexTraining(loss=hs.SquaredHinge(), columns=40),
 ]
 every_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: repr(method)[:60])
 
@@ -122,6 +127,7 @@ REGRESSION = [
     hs.GradientDescent(loss=hs.Squared()),
     hs.RandomFeatures(loss=hs.Squared()),
     hs.MarginBCD(loss=hs.Squared()),
+    hs.ConvexTraining(loss=hs.Squared(), correction=hs.GroupLasso(0.01)),
 ]
 
 
@@ -131,7 +137,7 @@ def test_regression_reaches_a_planted_step_function(method: Method[Any]) -> None
     assert report.score is not None and report.score > 0.5
 
 
-@pytest.mark.parametrize("method", [hs.GradientDescent(), hs.RandomFeatures(), hs.MarginBCD()])
+@pytest.mark.parametrize("method", [hs.GradientDescent(), hs.RandomFeatures(), hs.MarginBCD(), hs.ConvexTraining()])
 def test_classification_loss_on_number_targets_is_refused(method: Method[Any]) -> None:
     with pytest.raises(ValueError, match=r"takes integer labels, got y of torch.float\d\d; for number targets use"):
         train(method, planted_steps())

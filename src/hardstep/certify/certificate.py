@@ -6,11 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from hardstep.hardnet import HardNet
+from hardstep.storage import read_arrays, write_arrays
 
 __all__ = ["Certificate", "Certifier", "Verdict"]
 
@@ -36,13 +38,34 @@ class Certificate:
     bounds
         Numbers that carry the proof, by name.
     witness
-        Arrays that carry a refutation, by name.
+        Arrays that carry a proof or a refutation, by name.
+    context
+        What else the claim is about, as text and plain numbers: the kind of proof, a digest of the data.
     """
 
     claim: str
     verdict: Verdict
-    bounds: Mapping[str, int] = field(default_factory=dict)
+    bounds: Mapping[str, int | float] = field(default_factory=dict)
     witness: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    context: Mapping[str, str | int | float] = field(default_factory=dict)
+
+    def save(self, path: Path | str) -> None:
+        """Write the certificate as one safetensors file, whole or not at all."""
+        head = {"claim": self.claim, "verdict": self.verdict.value, "bounds": dict(self.bounds), **self.context}
+        write_arrays(Path(path), self.witness, head, "certificate")
+
+    @classmethod
+    def load(cls, path: Path | str) -> Certificate:
+        """Read a certificate back.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged or of another kind.
+        """
+        arrays, head = read_arrays(Path(path), "certificate")
+        claim, verdict, bounds = head.pop("claim"), Verdict(head.pop("verdict")), head.pop("bounds")
+        return cls(claim, verdict, bounds, arrays, head)
 
 
 class Certifier(ABC):

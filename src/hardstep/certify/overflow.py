@@ -68,7 +68,7 @@ class NoOverflow(Certifier):
         """Recompute the bounds, or the refuting sum, in unbounded integers."""
         if certificate.verdict is Verdict.REFUTED:
             first = next(layer for layer in net.layers if isinstance(layer, Dense | Conv))
-            unit, codes = certificate.bounds["unit"], certificate.witness["codes"].reshape(1, -1)
+            unit, codes = int(certificate.bounds["unit"]), certificate.witness["codes"].reshape(1, -1)
             terms = zip(first.weight[unit].reshape(-1), first.encoding.value(codes)[0], strict=True)
             return abs(sum(int(w) * int(v) for w, v in terms)) > self._limit
         same = dict(_reaches(net)) == dict(certificate.bounds)
