@@ -157,7 +157,7 @@ def test_net_and_activation_are_chosen_by_name() -> None:
 def test_help_shows_every_choice_and_hyperparameter_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "train", "--help")
     assert status == 0
-    for word in ("--method {gradient-descent,random-features,", "--method.optimiser {adam,sgd}", "--weight-bits"):
+    for word in ("--method {bcd,convex-training,gradient-descent,", "--method.optimiser {adam,sgd}", "--weight-bits"):
         assert word in out
     assert "--method.batch-size" in out
     assert "Rows of a global batch" in out
@@ -169,7 +169,7 @@ def test_help_shows_every_choice_and_hyperparameter_with_its_default(capsys: pyt
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--method", "magic"], "--method takes one of gradient-descent, random-features"),
+        (["train", "--method", "magic"], "--method takes one of bcd, convex-training, gradient-descent,"),
         (["fly"], "there is no command 'fly'"),
         (["summary", "runs/none"], "there is no file runs/none"),
         (["export", "runs/none"], "there is no file runs/none"),

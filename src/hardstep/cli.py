@@ -344,12 +344,12 @@ def _paths(instance: Any, prefix: str = "") -> list[str]:
 
 
 def _concrete(kind: type) -> list[type]:
-    """Return the concrete subclasses that are known, in the order of their definition."""
+    """Return the concrete subclasses that are known, by name: the order of imports means nothing."""
     found: list[type] = []
     subclass: type
     for subclass in kind.__subclasses__():
         found += _concrete(subclass) if isabstract(subclass) else [subclass]
-    return [each for each in found if each.__module__.startswith("hardstep.")]
+    return sorted((each for each in found if each.__module__.startswith("hardstep.")), key=lambda each: each.__name__)
 
 
 def _replace(instance: Any, path: list[str], value: Any) -> Any:
