@@ -6,7 +6,8 @@
 A case trains by `ConvexTraining` in double precision until its relative gap is proved, then `Optimality` writes the
 certificate of the network's own units, and `python -m hardstep.certify.check_optimality` recomputes it from that file
 and the data alone, in whole numbers. `seconds` is the training, from data to proof; `certify_seconds` and
-`check_seconds` the rest. Bars on two cores: plane-200 10 s, plane-1000 20 s, stumps-5000 60 s; plane-5000 to 1e-4 in ten minutes.
+`check_seconds` the rest. Bars on two cores: plane-200 10 s, plane-1000 20 s, stumps-5000 60 s; plane-5000 to 1e-4 in
+ten minutes.
 """
 
 from __future__ import annotations
@@ -122,6 +123,7 @@ def main() -> None:
                 case=name,
                 seed=seed,
                 beta=beta,
+                method=repr(method),
                 objective=report.objective,
                 gap=report.records[-1].extra.get("relative_gap"),
                 stopped=report.stopped,
