@@ -7,8 +7,8 @@ A seed fixes the split (54,000 training and 6,000 validation rows), all draws an
 made on the validation part: of random half-spaces and linear models the strength of the penalty, for each seed; of
 chosen half-spaces all settings, strength included, in trials on seed 0 alone (docs/results.md names them), then kept.
 The test part is scored once per seed and line. `seconds` is wall time and `cpu_seconds` the processor time of training
-on a machine shared with other work. Expected: 2,000 chosen half-spaces at least 88.5 %, 500 chosen at least 87.5 %, 2,000 random
-about 85 %.
+on a machine shared with other work. Expected: 2,000 chosen half-spaces at least 88.5 %, 500 chosen at least 87.5 %,
+2,000 random about 85 %.
 """
 
 from __future__ import annotations
