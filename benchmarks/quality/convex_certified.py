@@ -45,7 +45,7 @@ class Case:
     beta: float  # times rows
     oracle: Oracle = field(default_factory=PlaneSweep)
     tol: float = 1e-6
-    columns: int = 150
+    columns: int = 60
     units: int = 1000
 
     def data(self, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -61,7 +61,7 @@ CASES = {
     "plane-200": Case(200, 2, 1e-3),
     "plane-1000": Case(1000, 2, 1e-2),
     "stumps-5000": Case(5000, 100, 1e-2, Stumps()),
-    "plane-5000": Case(5000, 2, 1e-2, PlaneSweep(), 1e-4, 250, 2000),
+    "plane-5000": Case(5000, 2, 1e-2, PlaneSweep(), 1e-4, 200, 2000),
     "tiny": Case(40, 2, 1e-2),
 }
 
@@ -87,6 +87,7 @@ def main() -> None:
                 oracle=case.oracle,
                 columns=case.columns,
                 tol=case.tol / 2,
+                drop=2,
             )
             net = hs.nets.mlp(case.features, case.units, 1, norm=False)
             start, cpu = time.perf_counter(), time.process_time()
@@ -122,6 +123,7 @@ def main() -> None:
                 case=name,
                 seed=seed,
                 beta=beta,
+                method=repr(method),
                 objective=report.objective,
                 gap=report.records[-1].extra.get("relative_gap"),
                 stopped=report.stopped,

@@ -31,6 +31,7 @@ __all__ = ["ConvexTraining"]
 ABOVE = 1 + 1e-7  # a column must beat its price by this much to be worth having
 FEW = 5000  # rows up to which the bound of the complete arrangement is computed
 KINDS = 4  # different targets up to which that is cheap for several outputs
+TIGHT = 3  # such rounds until the search counts as exhausted
 LOOSE = 1e-2  # relative gap to which rounds far from the end are solved
 
 
@@ -54,7 +55,7 @@ class _State:
     objective: float = np.inf
     gap: float = 1.0
     largest: float = 0.0
-    tight: int = 0  # whether amplitudes are to be solved for as exactly as the last gap asks
+    tight: int = 0  # rounds in a row without a new pattern: each solves for the amplitudes more exactly
     full: int = -1  # the sweep in which the layer had all its half-spaces
     kind: str = ""  # of the bound
     finished: str = ""
@@ -225,10 +226,10 @@ class ConvexTraining(Method[_State]):
         grown = self._admit(state, state.pending[: min(room, self.columns)])
         if len(grown) > len(pool) or state.full >= 0:
             state.tight = 0
-        elif state.tight:
+        elif state.tight == TIGHT:
             state.finished = "no half-space with a new pattern was found: no proof"
         else:
-            state.tight = 1  # columns held may look better than their price until amplitudes are exact
+            state.tight += 1  # columns held may look better than their price until amplitudes are exact
         solved = self._solve(state, grown)
         if len(solved.keep(solved.active) if self.correction.sparse else solved) > state.cap:
             solved = self._solve(state, solved.heaviest(state.cap))
@@ -313,7 +314,8 @@ class ConvexTraining(Method[_State]):
         return state.pool.admit(scaled, state.team.bits(state.x, scaled))
 
     def _solve(self, state: _State, pool: Pool) -> Pool:
-        near = max(self.tol / 10, 0.0 if state.tight else min(LOOSE, state.gap / 10))
+        exact = self.tol / 10 ** max(1, state.tight)
+        near = exact if state.tight else max(exact, min(LOOSE, state.gap / 10))
         near = near if self.correction.certified else self.tol
         return self.correction.solve(pool, state.y, state.term, state.strength, near)
 
