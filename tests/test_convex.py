@@ -197,7 +197,7 @@ def test_sliding_lowers_the_objective_of_a_full_layer(digits: hs.data.Data) -> N
         net = hs.nets.MLP(hidden=(40,), norm=False)(digits.shape, digits.outputs)
         reports.append(hs.fit(net, digits, hs.ConvexTraining(slide=slide, **settings), sweeps=5, progress=False))
     assert reports[0].records[0].objective == reports[1].records[0].objective  # the first round is the same
-    assert reports[0].objective < 0.9 * reports[0].records[1].objective
+    assert reports[0].objective < 0.95 * reports[0].records[1].objective
     assert reports[0].objective < reports[1].objective
 
 
