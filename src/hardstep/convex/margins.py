@@ -23,8 +23,8 @@ def widened(
 
     Examples
     --------
-    >>> widened(np.array([[0.0], [1.0]]), np.array([1.0, -1e-9]), np.array([False, True]))
-    array([ 1. , -0.5])
+    >>> widened(np.array([[1.0], [2.0]]), np.array([1.0, -1.000001]), np.array([False, True]))
+    array([ 1. , -1.5])
     """
     if bits.all() or not bits.any():
         return np.append(np.zeros(x.shape[1]), 1.0 if bits.all() else -1.0)

@@ -35,7 +35,7 @@ class Pool:
     Examples
     --------
     >>> pool = Pool.empty(rows=3, inputs=1, outputs=1)
-    >>> bits = np.array([[0, 1, 1], [0, 1, 0], [1, 0, 1]], bool)
+    >>> bits = np.array([[0, 1, 1], [0, 1, 1], [1, 0, 1]], bool)
     >>> pool = pool.admit(np.array([[1.0, -0.5], [-1.0, 0.5], [1.0, 0.0]]), bits)
     >>> pool.planes, pool.design.shape
     (array([[ 1. , -0.5]]), (3, 1))

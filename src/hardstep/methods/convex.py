@@ -153,7 +153,7 @@ class ConvexTraining(Method[_State]):
     --------
     >>> import hardstep as hs
     >>> x = torch.rand(60, 2, generator=torch.Generator().manual_seed(0))
-    >>> data = hs.data.from_arrays(x, (x.sum(dim=1) > 1).long(), val_share=0)
+    >>> data = hs.data.from_arrays(x, (x.sum(dim=1) > 1).long(), val_share=0.0)
     >>> report = hs.fit(hs.nets.mlp(2, 30, 2, norm=False), data, hs.ConvexTraining(), sweeps=3, progress=False)
     >>> report.objective < report.records[0].objective
     True
