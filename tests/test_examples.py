@@ -31,6 +31,7 @@ COMMANDS = {
     "benchmarks/quality/convex_images.py": [
         *("digits", "--seeds", "1", "--units", "30", "--growth", "2", "--slides", "1", "--results", "{tmp}"),
     ],
+    "benchmarks/speed/convex_solvers.py": ["--case", "tiny", "--results", "{tmp}"],
     "benchmarks/quality/convex_authors.py": ["--case", "tiny", "--seeds", "1", "--results", "{tmp}"],
 }
 MODULES = {
@@ -39,6 +40,7 @@ MODULES = {
     "benchmarks/speed/cases.py",
     "benchmarks/speed/peer_bits.py",
     "benchmarks/speed/peer_bytes.py",
+    "benchmarks/speed/peer_convex.py",
     "benchmarks/speed/timing.py",
 }
 
