@@ -26,7 +26,7 @@ from hardstep.convex.data_terms import DataTerm, Squared, lower_bound
 from hardstep.convex.oracle_choice import choose_oracle
 from hardstep.convex.oracle_stumps import Stumps
 from hardstep.convex.oracles import Oracle, Search
-from hardstep.convex.patterns import checked_rows, patterns
+from hardstep.convex.patterns import checked_rows, pattern_keys, patterns
 from hardstep.convex.shattered import shattered
 from hardstep.convex.solvers import Solution, solve
 from hardstep.hard_layers import Dense, Encoding
@@ -333,9 +333,9 @@ def _admitted(
     x: NDArray[np.float64], planes: NDArray[np.float64], bits: NDArray[np.bool_], new: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], bool]:
     """Return the planes with those new ones behind that have other patterns, and whether there were any."""
-    held = {row.tobytes() for row in np.packbits(bits.T, axis=1)}
+    held = set(pattern_keys(bits, complements=False))
     found = patterns(x, new)
-    fresh = [i for i, row in enumerate(np.packbits(found.T, axis=1)) if row.tobytes() not in held]
+    fresh = [i for i, key in enumerate(pattern_keys(found, complements=False)) if key not in held]
     both = np.concatenate([planes, new[fresh]]), np.concatenate([bits, found[:, fresh]], axis=1)
     return *both, bool(fresh)
 

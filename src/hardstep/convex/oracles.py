@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from hardstep.convex.patterns import patterns
+from hardstep.convex.patterns import pattern_keys, patterns
 
 __all__ = ["Found", "Oracle", "Search", "checked_weights", "ranked", "rounding", "unique_patterns"]
 
@@ -104,11 +104,9 @@ def unique_patterns(bits: Bool[np.ndarray, "k n"], *, complements: bool) -> list
     >>> unique_patterns(rows, complements=False), unique_patterns(rows, complements=True)
     ([0, 2], [0])
     """
-    folded = bits ^ bits[:, :1] if complements else bits
     seen: set[bytes] = set()
     kept = []
-    for index, row in enumerate(np.packbits(folded, axis=1)):
-        key = row.tobytes()
+    for index, key in enumerate(pattern_keys(bits.T, complements=complements)):
         if key not in seen and bits[index].any():
             seen.add(key)
             kept.append(index)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-__all__ = ["Distinct", "checked_rows", "distinct", "patterns"]
+__all__ = ["Distinct", "checked_rows", "distinct", "pattern_keys", "patterns"]
 
 
 def patterns(x: Float64[np.ndarray, "n d"], planes: Float64[np.ndarray, "k d1"]) -> Bool[np.ndarray, "n k"]:
@@ -29,6 +29,24 @@ def patterns(x: Float64[np.ndarray, "n d"], planes: Float64[np.ndarray, "k d1"])
         )
     bits: Bool[np.ndarray, "n k"] = x @ planes[:, :-1].T + planes[:, -1] > 0
     return bits
+
+
+def pattern_keys(bits: Bool[np.ndarray, "n k"], *, complements: bool) -> list[bytes]:
+    """Return a key of each pattern, a column: the same for patterns that are equal, to be looked up in a set.
+
+    Parameters
+    ----------
+    complements
+        Give a pattern and its complement one key.
+
+    Examples
+    --------
+    >>> one, other, third = pattern_keys(np.array([[0, 1, 1], [1, 0, 1]], bool), complements=True)
+    >>> one == other, one == third
+    (True, False)
+    """
+    folded = bits ^ bits[:1] if complements else bits
+    return [row.tobytes() for row in np.packbits(folded.T, axis=1)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from hardstep.convex.bit_matrix import BitMatrix
+from hardstep.convex.patterns import pattern_keys
 
 __all__ = ["Pool"]
 
@@ -75,9 +76,10 @@ class Pool:
 
     def admit(self, planes: Float64[np.ndarray, "k d1"], bits: Bool[np.ndarray, "n k"]) -> Pool:
         """Add the half-spaces whose patterns are new, with amplitude 0."""
-        seen = {*_keys(self.design.unpack()), _key(np.zeros(len(bits), bool))}
+        empty = np.zeros((len(bits), 1), bool)
+        seen = set(pattern_keys(np.concatenate([self.design.unpack(), empty], axis=1), complements=True))
         fresh = []
-        for index, key in enumerate(_keys(bits)):
+        for index, key in enumerate(pattern_keys(bits, complements=True)):
             if key not in seen:
                 seen.add(key)
                 fresh.append(index)
@@ -113,12 +115,3 @@ class Pool:
         kept = np.ones(len(self), bool)
         kept[longest] = False
         return replace(self, idle=idle).keep(kept)
-
-
-def _key(bits: Bool[np.ndarray, " n"]) -> bytes:
-    """Return the same bytes for a pattern and its complement, others for any other pattern."""
-    return np.packbits(bits ^ bits[:1]).tobytes()
-
-
-def _keys(bits: Bool[np.ndarray, "n k"]) -> list[bytes]:
-    return [row.tobytes() for row in np.packbits((bits ^ bits[:1]).T, axis=1)]
