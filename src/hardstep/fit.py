@@ -8,7 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -52,11 +52,14 @@ class Sweep:
         Why no further sweep is needed ("proved optimal", "no bit flipped"); empty to go on.
     extra
         Further measurements for the report, by name.
+    admissible
+        Whether the network is one the method may end with; False while, say, it is not yet as sparse as asked for.
     """
 
     objective: float
     stop: str = ""
     extra: Mapping[str, float] = field(default_factory=dict)
+    admissible: bool = True
 
 
 S = TypeVar("S", bound=State)
@@ -82,6 +85,11 @@ class Work:
     sweeps: int
     sweep: int = 0
     tick: Callable[[float], None] = lambda share: None
+    before: int = 0
+
+    def phase(self, first: int, end: int) -> Work:
+        """Return the work of the sweeps from `first` to `end` as a training of its own: its progress runs from 0."""
+        return replace(self, sweeps=end - first, sweep=self.sweep - first, before=self.before + first)
 
     @property
     def progress(self) -> float:
@@ -90,7 +98,7 @@ class Work:
 
     def generator(self, purpose: str) -> torch.Generator:
         """Return a generator fixed by seed, sweep and purpose: the same on every rank and after a resume."""
-        digest = hashlib.sha256(f"{self.seed}/{self.sweep}/{purpose}".encode()).digest()
+        digest = hashlib.sha256(f"{self.seed}/{self.before + self.sweep}/{purpose}".encode()).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
     def batches(self, size: int, *, part: Part | None = None, shuffle: bool = False) -> Iterator[Batch]:
@@ -274,9 +282,8 @@ class _Run:
         seconds = time.perf_counter() - start
         val = work.data.val
         value = None if val is None else score(self.net, val, work)
-        self.records.append(Record(done, result.objective, value, seconds, dict(result.extra)))
-        before = self.records[self.best].score
-        if self.best < 0 or value is None or before is None or value >= before:
+        self.records.append(Record(done, result.objective, value, seconds, dict(result.extra), result.admissible))
+        if self.best < 0 or self.records[done].rank >= self.records[self.best].rank:
             # of equals the later one; but patience counts from the last real gain
             self.best, self.best_net = done, deepcopy(self.net.state_dict())
         self.stopped = result.stop
@@ -296,8 +303,8 @@ class _Run:
             )
 
     def _last_gain(self) -> int:
-        scores = [record.score or 0.0 for record in self.records]
-        return scores.index(max(scores))
+        ranks = [record.rank for record in self.records]
+        return ranks.index(max(ranks))
 
     def tree(self, identity: dict[str, Any]) -> dict[str, Any]:
         """Return everything a resumed run needs."""

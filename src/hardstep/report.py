@@ -27,7 +27,8 @@ class Record:
     """One sweep: its objective, the score on the validation part and the seconds the method took.
 
     `score` is the accuracy (classification) or R² (regression) of the network as it stands after the sweep;
-    None without a validation part. `extra` holds what the method itself measured.
+    None without a validation part. `extra` holds what the method itself measured. `admissible` says whether the method
+    may end with this network; where any is, the one kept is among them.
     """
 
     sweep: int
@@ -35,6 +36,12 @@ class Record:
     score: float | None
     seconds: float
     extra: Mapping[str, float] = field(default_factory=dict)
+    admissible: bool = True
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """What the kept sweep has most of: admissible before not, then the better score."""
+        return self.admissible, 0.0 if self.score is None else self.score
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from math import cos, pi
 from typing import Any
@@ -18,7 +18,10 @@ from hardstep.ranks import shared_statistics
 from hardstep.rules import BackwardRule, Clipped
 from hardstep.step import Step
 
-__all__ = ["SGD", "Adam", "Constant", "Cosine", "Drops", "GradientDescent"]
+__all__ = ["SGD", "Adam", "Around", "Constant", "Cosine", "Descent", "Drops", "GradientDescent"]
+
+Around = Callable[[Callable[[], None], float, float], None]
+"""Takes a step of the optimiser, its learning rate and the progress; calls it, and does what it wants around it."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ class Drops:
 
 
 @dataclass
-class _State:
+class Descent:
     """The network and optimiser as Fabric wraps them, and the plain network behind both."""
 
     net: nn.Module
@@ -155,7 +158,7 @@ class _State:
 
 
 @dataclass(frozen=True)
-class GradientDescent(Method[_State]):
+class GradientDescent(Method[Descent]):
     """Minimise mean loss + penalty by stochastic gradients; each step passes them on by its backward rule.
 
     The forward pass is exact. A penalty acts through its prox after each optimiser step, with the step
@@ -194,13 +197,13 @@ class GradientDescent(Method[_State]):
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
 
-    def init(self, net: nn.Module, work: Work) -> _State:
+    def init(self, net: nn.Module, work: Work) -> Descent:
         """Hand network and optimiser to Fabric."""
         wrapped, optimiser = work.fabric.setup(net, self.optimiser.build(net.parameters()))
-        return _State(net, wrapped, optimiser)
+        return Descent(net, wrapped, optimiser)
 
-    def sweep(self, state: _State, work: Work) -> Sweep:
-        """Run one epoch."""
+    def sweep(self, state: Descent, work: Work, around: Around = lambda step, lr, progress: step()) -> Sweep:
+        """Run one epoch; a method that wraps this one says what happens around each step of the optimiser."""
         state.net.train()
         rule = self.rule.at(work.progress)
         for module in state.net.modules():
@@ -209,14 +212,14 @@ class GradientDescent(Method[_State]):
         sums: list[tuple[Tensor, Tensor]] = []
         with shared_statistics(state.net, work.fabric.world_size):
             for batch in work.batches(self.batch_size, shuffle=True):
-                sums.append(self._update(state, work, batch))
+                sums.append(self._update(state, work, batch, around))
         total = torch.stack([torch.stack(pair) for pair in sums]).double().sum(dim=0)
         loss, hits = (work.sum(total) / len(work.data.train)).tolist()
         weights = [weight for weight in state.net.parameters() if weight.ndim > 1]
         penalty = sum(float(self.penalty.value(weight.detach())) for weight in weights)
         return Sweep(loss + penalty, extra={"train_accuracy": hits} if work.data.classification else {})
 
-    def _update(self, state: _State, work: Work, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _update(self, state: Descent, work: Work, batch: Batch, around: Around) -> tuple[Tensor, Tensor]:
         """Take one step; return this rank's sum of losses and count of right answers."""
         lr = self.optimiser.lr * self.schedule.factor(batch.progress)
         for group in state.optimiser.param_groups:
@@ -225,6 +228,12 @@ class GradientDescent(Method[_State]):
         loss = self.loss.value(out, batch.y).sum()
         # gradients are averaged over ranks, the loss over the global batch
         work.fabric.backward(loss * (work.fabric.world_size / batch.total))
+        around(lambda: self._step(state, lr), lr, batch.progress)
+        hits = (out.argmax(dim=1) == batch.y).sum() if work.data.classification else loss.new_zeros(())
+        return loss.detach(), hits
+
+    def _step(self, state: Descent, lr: float) -> None:
+        """Let the optimiser step, then the prox of the penalty."""
         state.optimiser.step()
         state.optimiser.zero_grad()
         with torch.no_grad():
@@ -232,5 +241,3 @@ class GradientDescent(Method[_State]):
                 for weight in group["params"]:
                     if weight.ndim > 1 and (moved := self.penalty.prox(weight, lr)) is not weight:
                         weight.copy_(moved)
-        hits = (out.argmax(dim=1) == batch.y).sum() if work.data.classification else loss.new_zeros(())
-        return loss.detach(), hits
