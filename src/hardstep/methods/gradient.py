@@ -151,9 +151,11 @@ class Descent:
     optimiser: _FabricOptimizer
 
     def state_dict(self) -> dict[str, Any]:
+        """Return what the optimiser carries."""
         return {"optimiser": self.optimiser.optimizer.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any], /) -> None:
+        """Take it back."""
         self.optimiser.optimizer.load_state_dict(state_dict["optimiser"])
 
 
