@@ -8,6 +8,7 @@ from .export.c import to_c, write_c
 from .fit import Batch, Method, Sweep, Work, fit, score
 from .freeze import freeze
 from .grid import Grid
+from .group_penalties import Columns, Grouped, Layout, Rows, SparseGroupL0, Words
 from .hardnet import HardNet
 from .losses import CrossEntropy, Loss, Squared, SquaredHinge
 from .methods.aims import Aim, Flips, Ramp
@@ -16,7 +17,7 @@ from .methods.convex import ConvexTraining
 from .methods.gradient import SGD, Adam, Constant, Cosine, Drops, GradientDescent
 from .methods.margin_bcd import Fits, MarginBCD
 from .methods.random_features import RandomFeatures
-from .penalties import L0, L1, L2, GroupL0, NoPenalty, Penalty
+from .penalties import L0, L1, L2, Cardinality, NoPenalty, Penalty, Separable, TransformedL1
 from .pruning import BackwardElimination, ColumnNorm, ColumnsL20, RowsL20, UnitChoice, prune_units
 from .report import Record, Report
 from .rules import BackwardRule, Clipped, Identity, ReSTE, Sech2, Surrogate
@@ -37,8 +38,10 @@ __all__ = [
     "BackwardRule",
     "Batch",
     "BatchedAscent",
+    "Cardinality",
     "Clipped",
     "ColumnNorm",
+    "Columns",
     "ColumnsL20",
     "Constant",
     "ConvexTraining",
@@ -51,10 +54,11 @@ __all__ = [
     "Flips",
     "GradientDescent",
     "Grid",
-    "GroupL0",
     "GroupLasso",
+    "Grouped",
     "HardNet",
     "Identity",
+    "Layout",
     "Loss",
     "MarginBCD",
     "Method",
@@ -66,17 +70,22 @@ __all__ = [
     "Record",
     "Report",
     "Ridge",
+    "Rows",
     "RowsL20",
     "Sech2",
+    "Separable",
     "Sign",
     "Sliding",
+    "SparseGroupL0",
     "Squared",
     "SquaredHinge",
     "Staircase",
     "Step",
     "Surrogate",
     "Sweep",
+    "TransformedL1",
     "UnitChoice",
+    "Words",
     "Work",
     "__version__",
     "data",
