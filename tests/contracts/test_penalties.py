@@ -165,7 +165,9 @@ def test_transformed_l1_thresholds_meet_and_its_ends_are_soft_and_hard() -> None
     v = points()
     torch.testing.assert_close(hs.TransformedL1(0.7, 1e6).prox(v, 1.0), hs.L1(0.7).prox(v, 1.0), atol=1e-5, rtol=0)
     off = (v.abs() - 1.4**0.5).abs() > 1e-5
-    torch.testing.assert_close(hs.TransformedL1(0.7, 1e-6).prox(v, 1.0)[off], hs.L0(0.7).prox(v, 1.0)[off], atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        hs.TransformedL1(0.7, 1e-6).prox(v, 1.0)[off], hs.L0(0.7).prox(v, 1.0)[off], atol=1e-5, rtol=0
+    )
 
 
 @pytest.mark.parametrize("layout", [hs.Rows(), hs.Columns(), hs.Words(3)])
