@@ -17,6 +17,7 @@ from .methods.convex import ConvexTraining
 from .methods.gradient import SGD, Adam, Constant, Cosine, Drops, GradientDescent
 from .methods.margin_bcd import Fits, MarginBCD
 from .methods.random_features import RandomFeatures
+from .methods.splitting import Splitting
 from .penalties import L0, L1, L2, Cardinality, NoPenalty, Penalty, Separable, TransformedL1
 from .pruning import BackwardElimination, ColumnNorm, ColumnsL20, RowsL20, UnitChoice, prune_units
 from .report import Record, Report
@@ -77,6 +78,7 @@ __all__ = [
     "Sign",
     "Sliding",
     "SparseGroupL0",
+    "Splitting",
     "Squared",
     "SquaredHinge",
     "Staircase",

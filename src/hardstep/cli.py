@@ -38,6 +38,7 @@ from hardstep.methods.convex import ConvexTraining
 from hardstep.methods.gradient import GradientDescent
 from hardstep.methods.margin_bcd import MarginBCD
 from hardstep.methods.random_features import RandomFeatures
+from hardstep.methods.splitting import Splitting
 from hardstep.nets import MLP, ConvNet4
 from hardstep.ranks import launched_fabric
 from hardstep.rules import BackwardRule
@@ -53,6 +54,7 @@ METHODS = (
     ConvexTraining,
     MarginBCD,
     RandomFeatures,
+    Splitting,
 )  # importing a method is what makes it known here
 
 

@@ -181,7 +181,7 @@ class L0(Penalty):
 
     def prox(self, v: Float[Tensor, "*n"], step: float | Tensor) -> Float[Tensor, "*n"]:
         """Keep what is worth its price: |v| > sqrt(2 strength step)."""
-        return v * (v.abs() > (2 * self.strength * step) ** 0.5)
+        return _above(v, (2 * self.strength * step) ** 0.5)
 
     def eased(self, share: float) -> L0:
         """Return it with this share of the threshold."""
@@ -355,11 +355,13 @@ class Cardinality(Penalty):
         size, count = v.abs().flatten(), self.count(v.numel())
         if count == size.numel():
             return v
-        least = size.kthvalue(size.numel() - count + 1).values  # the smallest that stays
-        kept = size > least
-        ties = torch.nonzero(size == least)[: count - int(kept.sum()), 0]
-        kept[ties] = True
-        return v * kept.reshape(v.shape)
+        largest = float(size.kthvalue(size.numel() - count).values)  # of those that go
+        kept = _above(v, largest)
+        missing = count - int((kept != 0).sum())
+        if missing and largest > 0:  # equals of it stay, the first ones
+            ties = torch.nonzero(size == largest)[:missing, 0]
+            kept.view(-1)[ties] = v.reshape(-1)[ties]
+        return kept
 
     def eased(self, share: float) -> Cardinality:
         """Return it with this share of the entries to go gone."""
@@ -370,6 +372,14 @@ def not_negative(name: str, strength: float) -> None:
     """Raise a ValueError unless a strength is finite and at least 0."""
     if not (strength >= 0 and isfinite(strength)):
         raise ValueError(f"{name} must be finite and at least 0 (0 turns the penalty off), got {strength}")
+
+
+def _above(v: Tensor, threshold: float | Tensor) -> Tensor:
+    """Return v where |v| is above the threshold, else 0."""
+    if isinstance(threshold, Tensor):
+        return torch.where(v.abs() > threshold, v, 0.0)
+    out: Tensor = torch.ops.aten.threshold_backward(v, v.abs(), threshold)
+    return out
 
 
 def _soft(v: Tensor, threshold: float | Tensor) -> Tensor:
