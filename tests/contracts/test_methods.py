@@ -36,6 +36,8 @@ METHODS = [
         loss=hs.Squared(), correction=hs.GroupLasso(0.01), oracle=hs.BatchedAscent(scaling=0.5), slide=hs.Sliding(0.0)
     ),
     hs.ConvexTraining(loss=hs.SquaredHinge(), columns=40),
+    hs.Splitting(),
+    hs.Splitting(penalty=hs.TransformedL1.at(1.0), sparse_forward=False, rho=0.05),
 ]
 every_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: repr(method)[:60])
 

@@ -94,7 +94,7 @@ class _State:
 
 @dataclass(frozen=True)
 class Splitting(Method[_State]):
-    """Minimise loss(u) + P(u) with u = prox(w): exactly sparse weights u in the network, dense ones w beside them.
+    """Minimise loss(F) + rho (P(u) + |w - u|²/2) by turns: exactly sparse weights u, dense ones w beside them.
 
     With U = r prox(W/r) row by row, r the root mean square of a row, each batch takes the optimiser's step along the
     gradient at F, then W <- W - rho (lr/lr0)(W - U) and U <- r prox(W/r). F is U (`sparse_forward`) or W. Rows that
@@ -229,9 +229,8 @@ class Splitting(Method[_State]):
                         f"{penalty!r} sets all {layer.dense.numel():,} weights of layer {name!r} to 0, in units of the "
                         "root mean square of a row; lower the threshold or keep more, or leave the layer out of layers"
                     )
-            gap = sum(float((layer.dense - layer.module.weight).square().sum()) for layer in layers)
-            price = sum(float(penalty.value(_relative(layer.module.weight, layer.dense))) for layer in layers)
-        objective = result.objective + price + 0.5 * self.rho * gap
+            pulled = sum(_moreau(penalty, layer) for layer in layers) if self.rho else 0.0
+        objective = result.objective + self.rho * pulled
         return replace(result, objective=objective, extra={**result.extra, **extra}, admissible=done >= self.ramp)
 
     def _masked(self, state: _State, step: Callable[[], None], lr: float, progress: float) -> None:
@@ -282,9 +281,11 @@ def _zeros(layers: Mapping[str, _Layer]) -> dict[str, float]:
     return extra
 
 
-def _relative(w: Tensor, like: Tensor) -> Tensor:
-    """Return weights in units of the root mean square of the rows of others."""
-    return w / _across(_rms(like), w)
+def _moreau(penalty: Penalty, layer: _Layer) -> float:
+    """Return P(u) + |w - u|²/2 in units of the root mean square of the rows of W: what the prox minimises."""
+    size = _across(_rms(layer.dense), layer.dense)
+    w, u = layer.dense / size, layer.module.weight / size
+    return float(penalty.value(u) + 0.5 * (w - u).square().sum())
 
 
 def _rms(w: Tensor) -> Tensor:

@@ -1,0 +1,152 @@
+"""Accuracy against sparsity: relaxed variable splitting in its modes and penalties beside magnitude pruning.
+
+    python benchmarks/quality/sparse.py digits [--seeds 3]                          # two minutes on one core
+    python benchmarks/quality/sparse.py fashion-mnist mlp [--seeds 3]               # HARDSTEP_DATA set; docs/results.md says how long
+    python benchmarks/quality/sparse.py fashion-mnist convnet [--seeds 3]
+    python benchmarks/quality/sparse.py fashion-mnist mlp --seeds 0                 # prints the table of what is recorded
+
+Every network of a seed has the same split, initial weights and number of epochs in all (pruning rounds and the phase
+with fixed zeros included), so all are paired; `longer` trains a whole number of epochs for each round. The read-out stays dense. Cardinality
+meets the share of zeros exactly; the thresholds of l0, l1 and transformed l1 are set where a Gaussian row has that share. Settings were chosen
+on the validation parts of other seeds (--validation). Each test part is scored once per network. Expected: docs/results.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import torch
+from torch import nn
+
+import hardstep as hs
+from hardstep.parts import Samples
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from record import RESULTS, record
+
+NETS = {
+    "digits": {"mlp": hs.nets.MLP(hidden=(256, 256))},
+    "fashion-mnist": {
+        "mlp": hs.nets.MLP(hidden=(1024, 1024)),
+        "convnet": hs.nets.ConvNet4(channels=(16, 32), units=256),
+    },
+}
+EPOCHS = {"digits": 30, "fashion-mnist": 15}
+SPARSITIES = (0.8, 0.9, 0.95, 0.98)
+DENSE = "dense"
+
+
+def methods(sparsity: float) -> dict[str, hs.Method[Any]]:
+    """Return all ways to so many zeros, by name."""
+    keep, threshold = hs.Cardinality(1 - sparsity), NormalDist().inv_cdf(0.5 + sparsity / 2)
+    return {
+        "one-shot magnitude": hs.MagnitudePruning(sparsity),
+        "iterative magnitude": hs.MagnitudePruning(sparsity, rounds=4),
+        "iterative magnitude, rewound": hs.MagnitudePruning(sparsity, rounds=4, rewind=True),
+        "A, cardinality": hs.Splitting(penalty=keep, sparse_forward=False, rho=0.05),
+        "B, cardinality": hs.Splitting(penalty=keep, rho=0.01),
+        "C, cardinality": hs.Splitting(penalty=keep),
+        "C, l0": hs.Splitting(penalty=hs.L0.at(threshold)),
+        "C, transformed l1": hs.Splitting(penalty=hs.TransformedL1.at(threshold)),
+        "C, l1": hs.Splitting(penalty=hs.L1.at(threshold)),
+    }
+
+
+def zeros(net: nn.Module) -> float:
+    """Return the share of zero weights below the read-out."""
+    weights = [m.weight for m in net.modules() if isinstance(m, nn.Linear | nn.Conv2d)][:-1]
+    return sum(int((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights)
+
+
+def load(options: argparse.Namespace, seed: int) -> hs.data.Data:
+    """Return the data, with the first rows of the training part only if so asked."""
+    data = hs.data.load(options.data, seed=seed)
+    assert isinstance(data.train, Samples)
+    rows = options.rows or len(data.train)
+    return replace(data, train=Samples(data.train.x[:rows], data.train.y[:rows], data.train.grid))
+
+
+def run(options: argparse.Namespace, seed: int) -> None:
+    """Train every network of a seed and write a line for each."""
+    data, epochs = load(options, seed), options.epochs or EPOCHS[options.data]
+    cases: list[tuple[float, str, hs.Method[Any], int]] = [(0.0, DENSE, hs.GradientDescent(), epochs)]
+    for sparsity in options.sparsities:
+        cases += [(sparsity, name, method, epochs) for name, method in methods(sparsity).items()]
+    for sparsity, name, method, sweeps in cases:
+        if options.methods and name not in options.methods:
+            continue
+        net = NETS[options.data][options.net](data.shape, data.outputs, seed)
+        report = hs.fit(net, data, method, sweeps=sweeps, seed=seed, progress=False)
+        record(
+            options.results,
+            "sparse",
+            data=data.name,
+            net=options.net,
+            rows=len(data.train),
+            seed=seed,
+            sparsity=sparsity,
+            name=name,
+            method=report.method,
+            epochs=sweeps,
+            zeros=round(zeros(net), 4),
+            zero_words=report.records[report.best].extra.get("zero_words"),
+            validation=report.score,
+            dense_copy=report.records[report.best].extra.get("score_dense"),
+            test=None if options.validation else hs.score(net, data.test),
+            seconds=round(report.seconds, 1),
+        )
+
+
+def table(options: argparse.Namespace) -> None:
+    """Print mean and spread, and the paired differences to dense and to the best magnitude pruning."""
+    found: dict[tuple[float, str], dict[int, dict[str, Any]]] = defaultdict(dict)
+    for text in (options.results / "sparse.jsonl").read_text().splitlines():
+        line = json.loads(text)
+        if (line["data"], line["net"]) == (options.data, options.net):
+            found[line["sparsity"], line["name"]][line["seed"]] = line
+    part = "validation" if options.validation else "test"
+    for (sparsity, name), seeds in sorted(found.items()):
+        values = [line[part] for line in seeds.values()]
+        against = ""
+        for other in ((0.0, DENSE), (sparsity, "iterative magnitude")):
+            pairs = [100 * (seeds[s][part] - found[other][s][part]) for s in seeds if s in found[other]]
+            if pairs:
+                against += "  {:+.2f} +- {:.2f}".format(*mean(pairs)) + f" against {other[1]}"
+        share = statistics.mean(line["zeros"] for line in seeds.values())
+        print("{:4.0%} {:30} {:.4f} +- {:.4f}".format(sparsity, name, *mean(values)), f" zeros {share:.3f}{against}")
+
+
+def mean(values: list[float]) -> tuple[float, float]:
+    """Return mean and standard deviation."""
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", choices=list(NETS))
+    parser.add_argument("net", nargs="?", choices=("mlp", "convnet"), default="mlp")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first", type=int, default=0, help="first seed")
+    parser.add_argument("--rows", type=int, default=None, help="training rows; all if not given")
+    parser.add_argument("--epochs", type=int, default=None, help="for a quick look")
+    parser.add_argument("--sparsities", type=float, nargs="+", default=SPARSITIES)
+    parser.add_argument("--methods", nargs="+", default=None, help="names from the table; all if not given")
+    parser.add_argument("--validation", action="store_true", help="do not look at the test part")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    for seed in range(options.first, options.first + options.seeds):
+        run(options, seed)
+    table(options)
+
+
+if __name__ == "__main__":
+    main()
