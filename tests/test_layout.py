@@ -54,7 +54,9 @@ ALLOWED = {
     "fit": {"checkpoint", "data", "parts", "progress", "ranks", "report", *LEFT},
     "chain": {"step"},
     "pruning": {"chain", "closed_form", "data", "parts"},
-    "methods": {"methods", "chain", "convex", "fit", "parts", "ranks", "nets", *LEFT},
+    "diagnostics": {"parts", "step"},
+    "methods": {"methods", "chain", "convex", "diagnostics", "fit", "parts", "ranks", "nets", *LEFT},
+    "shrink": {"step"},
     "freeze": {"grid", "hard_layers", "parts", "hardnet", "step"},
     "run_folder": {"hardnet", "report", "storage", "version"},
 }

@@ -14,12 +14,14 @@ from .methods.aims import Aim, Flips, Ramp
 from .methods.bcd import BCD
 from .methods.convex import ConvexTraining
 from .methods.gradient import SGD, Adam, Constant, Cosine, Drops, GradientDescent
+from .methods.magnitude import Global, LayerWise, MagnitudePruning
 from .methods.margin_bcd import Fits, MarginBCD
 from .methods.random_features import RandomFeatures
 from .penalties import L0, L1, L2, GroupL0, NoPenalty, Penalty
 from .pruning import BackwardElimination, ColumnNorm, ColumnsL20, RowsL20, UnitChoice, prune_units
 from .report import Record, Report
 from .rules import BackwardRule, Clipped, Identity, ReSTE, Sech2, Surrogate
+from .shrink import shrink
 from .simplify import simplify
 from .step import Sign, Staircase, Step, step
 from .verify import verify
@@ -49,13 +51,16 @@ __all__ = [
     "Engine",
     "Fits",
     "Flips",
+    "Global",
     "GradientDescent",
     "Grid",
     "GroupL0",
     "GroupLasso",
     "HardNet",
     "Identity",
+    "LayerWise",
     "Loss",
+    "MagnitudePruning",
     "MarginBCD",
     "Method",
     "NoPenalty",
@@ -85,6 +90,7 @@ __all__ = [
     "nets",
     "prune_units",
     "score",
+    "shrink",
     "simplify",
     "step",
     "to_c",
