@@ -3,13 +3,16 @@ from . import nets as nets
 from .convex.corrections import Correction, GroupLasso, Ridge
 from .convex.oracle_ascent import BatchedAscent
 from .convex.sliding import Sliding
+from .diagnostics import DeadRates, dead_rates
 from .engine import Engine
 from .export.c import to_c, write_c
 from .fit import Batch, Method, Sweep, Work, fit, score
+from .fold import fold_constants
 from .freeze import freeze
 from .grid import Grid
 from .hardnet import HardNet
 from .losses import CrossEntropy, Loss, Squared, SquaredHinge
+from .methods.activate import Activate, Negative, TwoSided
 from .methods.aims import Aim, Flips, Ramp
 from .methods.bcd import BCD
 from .methods.convex import ConvexTraining
@@ -33,6 +36,7 @@ __all__ = [
     "L1",
     "L2",
     "SGD",
+    "Activate",
     "Adam",
     "Aim",
     "BackwardElimination",
@@ -47,6 +51,7 @@ __all__ = [
     "Correction",
     "Cosine",
     "CrossEntropy",
+    "DeadRates",
     "Drops",
     "Engine",
     "Fits",
@@ -63,6 +68,7 @@ __all__ = [
     "MagnitudePruning",
     "MarginBCD",
     "Method",
+    "Negative",
     "NoPenalty",
     "Penalty",
     "Ramp",
@@ -81,11 +87,14 @@ __all__ = [
     "Step",
     "Surrogate",
     "Sweep",
+    "TwoSided",
     "UnitChoice",
     "Work",
     "__version__",
     "data",
+    "dead_rates",
     "fit",
+    "fold_constants",
     "freeze",
     "nets",
     "prune_units",

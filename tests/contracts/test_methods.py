@@ -36,8 +36,10 @@ METHODS = [
         loss=hs.Squared(), correction=hs.GroupLasso(0.01), oracle=hs.BatchedAscent(scaling=0.5), slide=hs.Sliding(0.0)
     ),
     hs.ConvexTraining(loss=hs.SquaredHinge(), columns=40),
-    hs.MagnitudePruning(sparsity=0.5, base=hs.GradientDescent(batch_size=64)),
-    hs.MagnitudePruning(sparsity=0.7, rewind=True, scope=hs.LayerWise(), base=hs.GradientDescent(batch_size=64)),
+    hs.MagnitudePruning(0.5, base=hs.GradientDescent(batch_size=64)),
+    hs.MagnitudePruning(0.7, rewind=True, scope=hs.LayerWise(), base=hs.GradientDescent(batch_size=64)),
+    hs.MagnitudePruning(0.5, activate=hs.Activate(sides=hs.TwoSided(2)), base=hs.GradientDescent(batch_size=64)),
+    hs.MagnitudePruning(0.5, rewind=True, activate=hs.Activate(share=0.3), base=hs.GradientDescent(batch_size=64)),
 ]
 every_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: repr(method)[:60])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hardstep.diagnostics import select
 from hardstep.fit import Method, Sweep, Work
+from hardstep.methods.activate import Activate, Pruned
 from hardstep.methods.gradient import Descent, GradientDescent
 
 __all__ = ["Global", "LayerWise", "MagnitudePruning"]
@@ -36,28 +37,33 @@ class LayerWise:
 
 @dataclass
 class _State:
-    """The descent, the pruned weights by name, which of their entries are alive, and what is gone back to."""
+    """The descent, the pruned weights by name, and the network that is gone back to (empty if none is)."""
 
     descent: Descent
-    weights: dict[str, nn.Parameter]
-    alive: list[Tensor]
+    pruned: dict[str, Pruned]
     initial: dict[str, Tensor]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"descent": self.descent.state_dict(), "alive": list(self.alive), "initial": dict(self.initial)}
+        return {
+            "descent": self.descent.state_dict(),
+            "alive": [one.alive for one in self.pruned.values()],
+            "before": [one.before for one in self.pruned.values()],
+            "initial": dict(self.initial),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any], /) -> None:
         self.descent.load_state_dict(state_dict["descent"])
-        for kept, value in zip(self.alive, state_dict["alive"], strict=True):
-            kept.copy_(value)
+        rows = zip(self.pruned.values(), state_dict["alive"], state_dict["before"], strict=True)
+        for one, alive, before in rows:
+            one.alive.copy_(alive)
+            one.before.copy_(before)
         for name, value in self.initial.items():
             value.copy_(state_dict["initial"][name])
 
-    @torch.no_grad()
     def enforce(self) -> None:
         """Set what is pruned to exactly 0."""
-        for weight, alive in zip(self.weights.values(), self.alive, strict=True):
-            weight.masked_fill_(~alive, 0.0)
+        for one in self.pruned.values():
+            one.enforce()
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,8 @@ class MagnitudePruning(Method[_State]):
         survivors as they are.
     scope
         Which weights are ranked together: `Global()` or `LayerWise()`.
+    activate
+        How a share of each round's removals is spent on units that seldom or nearly always fire; None not at all.
     read_out
         Whether the last layer is pruned too.
     base
@@ -109,6 +117,7 @@ class MagnitudePruning(Method[_State]):
     rounds: int = 1
     rewind: bool = False
     scope: Global | LayerWise = field(default_factory=Global)
+    activate: Activate | None = None
     read_out: bool = False
     base: GradientDescent = field(default_factory=GradientDescent)
 
@@ -129,58 +138,81 @@ class MagnitudePruning(Method[_State]):
         named = dict(matrices if self.read_out else matrices[:-1])
         if not named:
             raise ValueError("there is no layer to prune below the read-out; set read_out=True or add a layer")
-        alive = [torch.ones_like(weight, dtype=torch.bool) for weight in named.values()]
-        for group in self.scope.groups(len(alive)):
-            names = [list(named)[i] for i in group]
-            entries = sum(alive[i].numel() for i in group)
-            if self._left(entries, self.rounds) < len(group):
-                raise _emptied(names[0], self.sparsity, self._left(entries, self.rounds), entries)
+        for group in self.scope.groups(len(named)):
+            entries = sum(list(named.values())[i].numel() for i in group)
+            if (left := self._left(entries, self.rounds)) < len(group):
+                raise _emptied(list(named)[group[0]], self.sparsity, left, entries)
+        if self.activate is not None:
+            self.activate.check(net, rewind=self.rewind)
         initial = {name: value.clone() for name, value in net.state_dict().items()} if self.rewind else {}
-        return _State(self.base.init(net, work), named, alive, initial)
+        descent = self.base.init(net, work)
+        pruned = {
+            name: Pruned(weight, torch.ones_like(weight, dtype=torch.bool), weight.detach().clone())
+            for name, weight in named.items()
+        }
+        return _State(descent, pruned, initial)
 
     def sweep(self, state: _State, work: Work) -> Sweep:
         """Begin a round by pruning where one is due, and train for one sweep."""
         starts = [work.sweeps * r // (self.rounds + 1) for r in range(self.rounds + 2)]
         current = max(r for r in range(self.rounds + 1) if starts[r] <= work.sweep)
-        if current and work.sweep == starts[current]:
-            self._prune(state, current)
+        extra = self._prune(state, current, work) if current and work.sweep == starts[current] else {}
 
-        def masked(step: Any, lr: float, progress: float) -> None:
+        def masked(step: Callable[[], None], lr: float, progress: float) -> None:
             step()
             state.enforce()
 
         result = self.base.sweep(state.descent, work.phase(starts[current], starts[current + 1]), masked)
-        zeros = {name: int((weight == 0).sum()) for name, weight in state.weights.items()}
-        entries = {name: weight.numel() for name, weight in state.weights.items()}
-        shares = {"sparsity": sum(zeros.values()) / sum(entries.values())}
-        shares |= {f"sparsity {name}": zeros[name] / entries[name] for name in zeros}
-        return replace(result, extra={**result.extra, **shares}, admissible=current == self.rounds)
+        counts = {name: (int((one.weight == 0).sum()), one.weight.numel()) for name, one in state.pruned.items()}
+        zeros, entries = (sum(values) for values in zip(*counts.values(), strict=True))
+        extra["sparsity"] = zeros / entries
+        extra |= {f"sparsity {name}": zeros / entries for name, (zeros, entries) in counts.items()}
+        return replace(result, extra={**result.extra, **extra}, admissible=current == self.rounds)
 
     def _left(self, entries: int, current: int) -> int:
         """Return how many of so many weights are alive in a round."""
         share: float = (1 - self.sparsity) ** (current / self.rounds)
         return round(entries * share)
 
-    def _prune(self, state: _State, current: int) -> None:
+    def _prune(self, state: _State, current: int, work: Work) -> dict[str, float]:
         """Remove what the round has to, and set network and optimiser to where it starts."""
-        weights = [weight.detach() for weight in state.weights.values()]
-        for group in self.scope.groups(len(weights)):
-            alive = _flat([state.alive[i] for i in group])
-            count = int(alive.sum()) - self._left(len(alive), current)
-            alive = select(alive, alive, _flat([weights[i] for i in group]).abs(), count)
-            pieces = torch.split(alive, [state.alive[i].numel() for i in group])
-            for i, kept in zip(group, pieces, strict=True):
-                if not bool(kept.any()):
-                    raise _emptied(list(state.weights)[i], self.sparsity, 0, kept.numel())
-                state.alive[i].copy_(kept.view_as(state.alive[i]))
+        pruned = list(state.pruned.values())
+        groups = self.scope.groups(len(pruned))
+        due = []
+        for group in groups:
+            alive = sum(int(pruned[i].alive.sum()) for i in group)
+            due.append(alive - self._left(sum(pruned[i].alive.numel() for i in group), current))
+        found: dict[str, float] = {}
+        if self.activate is not None:
+            spent = [int(self.activate.share * count) for count in due]
+            for group, count, less in zip(groups, due, spent, strict=True):
+                _remove_smallest([pruned[i] for i in group], count - less)
+            counts = list(zip(groups, spent, strict=True))
+            found = self.activate.remove(state.descent.net, pruned, counts, work, rewind=self.rewind)
+        for group in groups:  # all of them, or what the stage above found no candidates for
+            entries = sum(pruned[i].alive.numel() for i in group)
+            alive = sum(int(pruned[i].alive.sum()) for i in group)
+            _remove_smallest([pruned[i] for i in group], alive - self._left(entries, current))
+        for name, one in state.pruned.items():
+            if not bool(one.alive.any()):
+                raise _emptied(name, self.sparsity, 0, one.alive.numel())
         if self.rewind:
             state.descent.net.load_state_dict(state.initial)
         state.descent.optimiser.optimizer.state.clear()
         state.enforce()
+        for one in pruned:
+            one.before.copy_(one.weight.detach())
+        return found
 
 
-def _flat(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.cat([tensor.flatten() for tensor in tensors])
+def _remove_smallest(group: list[Pruned], count: int) -> None:
+    """Remove so many of the smallest weights of these layers, ranked together."""
+    alive = torch.cat([one.alive.flatten() for one in group])
+    size = torch.cat([one.weight.detach().abs().flatten() for one in group])
+    pieces = torch.split(select(alive, alive, size, count), [one.alive.numel() for one in group])
+    for one, kept in zip(group, pieces, strict=True):
+        one.alive.copy_(kept.view_as(one.alive))
+        one.enforce()
 
 
 def _emptied(name: str, sparsity: float, left: int, entries: int) -> ValueError:
