@@ -19,7 +19,7 @@ every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.re
 # module -> what it may import from the package; a folder stands for its files
 LEFT = {"step", "rules", "losses", "penalties", "closed_form"}
 RIGHT = {
-    *("storage", "grid", "formats", "bits", "hard_layers", "hardnet", "simplify", "lowered"),
+    *("storage", "grid", "formats", "bits", "hard_layers", "hardnet", "simplify", "fold", "lowered"),
     *("engine", "export", "verify", "certify", "convex", "version"),
 }
 ALLOWED = {
@@ -36,6 +36,7 @@ ALLOWED = {
     "hard_layers": {"bits"},
     "hardnet": {"grid", "hard_layers", "storage"},
     "simplify": {"hard_layers", "hardnet"},
+    "fold": {"hard_layers", "hardnet", "simplify"},
     "lowered": {"hard_layers", "hardnet"},
     "engine": {"export", "hard_layers", "hardnet", "lowered"},
     "export": {"export", "bits", "hard_layers", "hardnet", "lowered", "storage", "version"},
