@@ -31,6 +31,10 @@ COMMANDS = {
     "benchmarks/quality/convex_images.py": [
         *("digits", "--seeds", "1", "--units", "30", "--growth", "2", "--slides", "1", "--results", "{tmp}"),
     ],
+    "benchmarks/quality/activate_pruning.py": [
+        *("digits", "--seeds", "1", "--epochs", "1", "--sparsities", "0.9"),
+        *("--plot", "--results", "{tmp}", "--out", "{tmp}"),
+    ],
     "benchmarks/speed/convex_solvers.py": ["--case", "tiny", "--results", "{tmp}"],
     "benchmarks/quality/convex_authors.py": ["--case", "tiny", "--seeds", "1", "--results", "{tmp}"],
 }

@@ -39,7 +39,7 @@ class TwoSided:
         In so many parts the weights are removed; firing rates are measured anew before each.
     """
 
-    passes: int = 8
+    passes: int = 4
 
     def __post_init__(self) -> None:
         if self.passes < 1:
