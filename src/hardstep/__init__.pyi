@@ -23,7 +23,7 @@ from .methods.random_features import RandomFeatures
 from .penalties import L0, L1, L2, GroupL0, NoPenalty, Penalty
 from .pruning import BackwardElimination, ColumnNorm, ColumnsL20, RowsL20, UnitChoice, prune_units
 from .report import Record, Report
-from .rules import BackwardRule, Clipped, Identity, ReSTE, Sech2, Surrogate
+from .rules import BackwardRule, Clipped, Identity, Rectified, ReSTE, Sech2, Surrogate
 from .shrink import shrink
 from .simplify import simplify
 from .step import Sign, Staircase, Step, step
@@ -75,6 +75,7 @@ __all__ = [
     "RandomFeatures",
     "ReSTE",
     "Record",
+    "Rectified",
     "Report",
     "Ridge",
     "RowsL20",
