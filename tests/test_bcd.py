@@ -37,7 +37,7 @@ def made(rows: int = 120, classes: int = 3, seed: int = 0) -> hs.data.Data:
         hs.BCD(),
         hs.BCD(rho=1.0, gamma=0.3),
         hs.BCD(margin=0.5),
-        hs.BCD(penalty=hs.GroupL0(1e-3)),
+        hs.BCD(penalty=hs.Grouped(hs.L0(1e-3), hs.Columns())),
         hs.BCD(penalty=hs.L1(1e-2)),
     ],
     ids=repr,
@@ -231,7 +231,7 @@ def test_layers_that_stay_must_be_the_lowest_ones_and_do_stay() -> None:
         (hs.MarginBCD(aim=hs.Flips(), batch_size=30), aims, "margin_residual", 7),
         (hs.MarginBCD(batch_size=30), margin_bcd, "unit_scale", 12),
         (hs.BCD(), bcd, "step_prox", 3),
-        (hs.BCD(penalty=hs.GroupL0(1e-4)), bcd, "step_prox", 3),
+        (hs.BCD(penalty=hs.Grouped(hs.L0(1e-4), hs.Columns())), bcd, "step_prox", 3),
     ],
     ids=["MarginBCD with flips", "MarginBCD", "BCD", "BCD with a penalty"],
 )

@@ -10,6 +10,7 @@ from .fit import Batch, Method, Sweep, Work, fit, score
 from .fold import fold_constants
 from .freeze import freeze
 from .grid import Grid
+from .group_penalties import Columns, Grouped, Layout, Rows, SparseGroupL0, Words
 from .hardnet import HardNet
 from .losses import CrossEntropy, Loss, Squared, SquaredHinge
 from .methods.activate import Activate, Negative, TwoSided
@@ -20,7 +21,7 @@ from .methods.gradient import SGD, Adam, Constant, Cosine, Drops, GradientDescen
 from .methods.magnitude import Global, LayerWise, MagnitudePruning
 from .methods.margin_bcd import Fits, MarginBCD
 from .methods.random_features import RandomFeatures
-from .penalties import L0, L1, L2, GroupL0, NoPenalty, Penalty
+from .penalties import L0, L1, L2, Cardinality, NoPenalty, Penalty, Separable, TransformedL1
 from .pruning import BackwardElimination, ColumnNorm, ColumnsL20, RowsL20, UnitChoice, prune_units
 from .report import Record, Report
 from .rules import BackwardRule, Clipped, Identity, Rectified, ReSTE, Sech2, Surrogate
@@ -43,8 +44,10 @@ __all__ = [
     "BackwardRule",
     "Batch",
     "BatchedAscent",
+    "Cardinality",
     "Clipped",
     "ColumnNorm",
+    "Columns",
     "ColumnsL20",
     "Constant",
     "ConvexTraining",
@@ -59,11 +62,12 @@ __all__ = [
     "Global",
     "GradientDescent",
     "Grid",
-    "GroupL0",
     "GroupLasso",
+    "Grouped",
     "HardNet",
     "Identity",
     "LayerWise",
+    "Layout",
     "Loss",
     "MagnitudePruning",
     "MarginBCD",
@@ -78,18 +82,23 @@ __all__ = [
     "Rectified",
     "Report",
     "Ridge",
+    "Rows",
     "RowsL20",
     "Sech2",
+    "Separable",
     "Sign",
     "Sliding",
+    "SparseGroupL0",
     "Squared",
     "SquaredHinge",
     "Staircase",
     "Step",
     "Surrogate",
     "Sweep",
+    "TransformedL1",
     "TwoSided",
     "UnitChoice",
+    "Words",
     "Work",
     "__version__",
     "data",

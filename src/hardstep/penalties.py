@@ -3,29 +3,47 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf, isfinite
 from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["L0", "L1", "L2", "GroupL0", "NoPenalty", "Penalty"]
+__all__ = ["L0", "L1", "L2", "Cardinality", "NoPenalty", "Penalty", "Separable", "TransformedL1"]
 
 
 class Penalty(ABC):
-    """A penalty P(w) with prox(v, step) = argmin_w P(w) + |w - v|²/(2 step)."""
+    """A penalty P(w) with prox(v, step) = argmin_w P(w) + |w - v|²/(2 step).
 
-    convex: ClassVar[bool]
-    """Whether P is convex, so that the prox is single-valued and non-expansive."""
+    Steps may be a number or a tensor that broadcasts against v, one for each entry.
+    """
+
+    norm: ClassVar[bool] = False
+    """Whether P grows in proportion to |w| near 0, as a norm does: a group then weighs the root of its size, else 1."""
+
+    @property
+    def separable(self) -> bool:
+        """Whether P is a sum over the entries (of groups: over the groups)."""
+        return True
+
+    @property
+    @abstractmethod
+    def convex(self) -> bool:
+        """Whether P is convex, so that the prox is single-valued and non-expansive."""
 
     @abstractmethod
     def value(self, w: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
         """Return P(w)."""
 
     @abstractmethod
-    def prox(self, v: Float[Tensor, "*n"], step: float) -> Float[Tensor, "*n"]:
+    def prox(self, v: Float[Tensor, "*n"], step: float | Tensor) -> Float[Tensor, "*n"]:
         """Return a minimiser of P(w) + |w - v|²/(2 step)."""
+
+    @abstractmethod
+    def eased(self, share: float) -> Penalty:
+        """Return the penalty as it is this far, from 0 (no penalty) to 1, on the way to its full strength."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +56,19 @@ class NoPenalty(Penalty):
     tensor([2.])
     """
 
-    convex: ClassVar[bool] = True
+    convex = True
 
     def value(self, w: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
         """Return 0."""
-        return torch.zeros((), dtype=w.dtype, device=w.device)
+        return w.new_zeros(())
 
-    def prox(self, v: Float[Tensor, "*n"], step: float) -> Float[Tensor, "*n"]:
+    def prox(self, v: Float[Tensor, "*n"], step: float | Tensor) -> Float[Tensor, "*n"]:
         """Return v."""
         return v
+
+    def eased(self, share: float) -> NoPenalty:
+        """Return itself."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -65,18 +87,22 @@ class L2(Penalty):
     """
 
     strength: float = 1e-4
-    convex: ClassVar[bool] = True
+    convex = True
 
     def __post_init__(self) -> None:
-        _not_negative(self.strength)
+        not_negative("strength", self.strength)
 
     def value(self, w: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
         """Return strength/2 |w|²."""
         return 0.5 * self.strength * w.square().sum()
 
-    def prox(self, v: Float[Tensor, "*n"], step: float) -> Float[Tensor, "*n"]:
+    def prox(self, v: Float[Tensor, "*n"], step: float | Tensor) -> Float[Tensor, "*n"]:
         """Shrink by a factor."""
         return v / (1 + step * self.strength)
+
+    def eased(self, share: float) -> L2:
+        """Return it with this share of the strength."""
+        return replace(self, strength=share * self.strength)
 
 
 @dataclass(frozen=True)
@@ -95,18 +121,28 @@ class L1(Penalty):
     """
 
     strength: float = 1e-4
-    convex: ClassVar[bool] = True
+    norm: ClassVar[bool] = True
+    convex = True
 
     def __post_init__(self) -> None:
-        _not_negative(self.strength)
+        not_negative("strength", self.strength)
+
+    @classmethod
+    def at(cls, threshold: float) -> L1:
+        """Return the penalty whose prox at step 1 has this threshold."""
+        return cls(threshold)
 
     def value(self, w: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
         """Return strength |w|_1."""
         return self.strength * w.abs().sum()
 
-    def prox(self, v: Float[Tensor, "*n"], step: float) -> Float[Tensor, "*n"]:
+    def prox(self, v: Float[Tensor, "*n"], step: float | Tensor) -> Float[Tensor, "*n"]:
         """Move towards 0 by strength * step, at most to 0."""
-        return torch.nn.functional.softshrink(v, self.strength * step)
+        return _soft(v, self.strength * step)
+
+    def eased(self, share: float) -> L1:
+        """Return it with this share of the threshold."""
+        return replace(self, strength=share * self.strength)
 
 
 @dataclass(frozen=True)
@@ -129,68 +165,215 @@ class L0(Penalty):
     """
 
     strength: float = 1e-4
-    convex: ClassVar[bool] = False
+    convex = False
 
     def __post_init__(self) -> None:
-        _not_negative(self.strength)
+        not_negative("strength", self.strength)
+
+    @classmethod
+    def at(cls, threshold: float) -> L0:
+        """Return the penalty whose prox at step 1 has this threshold."""
+        return cls(threshold**2 / 2)
 
     def value(self, w: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
         """Return strength times the number of nonzeros."""
         return self.strength * (w != 0).sum().to(w.dtype)
 
-    def prox(self, v: Float[Tensor, "*n"], step: float) -> Float[Tensor, "*n"]:
+    def prox(self, v: Float[Tensor, "*n"], step: float | Tensor) -> Float[Tensor, "*n"]:
         """Keep what is worth its price: |v| > sqrt(2 strength step)."""
-        return torch.where(v.abs() > (2 * self.strength * step) ** 0.5, v, 0.0)
+        return v * (v.abs() > (2 * self.strength * step) ** 0.5)
+
+    def eased(self, share: float) -> L0:
+        """Return it with this share of the threshold."""
+        return replace(self, strength=share**2 * self.strength)
 
 
 @dataclass(frozen=True)
-class GroupL0(Penalty):
-    """Number of nonzero rows or columns: P = strength |w|_2,0, prox = hard thresholding of their Euclidean norms.
+class TransformedL1(Penalty):
+    """Transformed l1: P = strength sum_i (a + 1)|w_i|/(a + |w_i|), between l0 (a -> 0) and l1 (a -> infinity).
 
-    Row j holds the incoming weights of unit j, column k the outgoing weights of unit k below (in the first layer:
-    of an input feature; of an image's channel). Weights of one dimension are groups of one.
+    With mu = strength * step the prox is 0 up to a threshold t, beyond it the largest root of a cubic:
+    t = mu (a + 1)/a where mu <= a²/(2(a + 1)), and the map is continuous; else t = sqrt(2 mu (a + 1)) - a/2, and it
+    jumps. Computed in float64.
 
     Parameters
     ----------
     strength
-        Price of a group, >= 0; 0 turns it off.
-    columns
-        Whether the groups are columns (dimension 1) or rows (dimension 0).
+        Weight of the penalty, >= 0; 0 turns it off.
+    a
+        Shape, 1e-6 to 1e6.
 
     References
     ----------
-    Zhang et al. 2023 [zhang2023] penalise by l2,0.
+    Zhang and Xin 2017 [zhang2017]: thresholds and root. Differs: much public code thresholds at mu in both
+    regimes, which is right for large a only.
 
     Examples
     --------
-    >>> GroupL0(0.5).prox(torch.tensor([[3.0, 0.1], [4.0, 0.1]]), step=1.0)
-    tensor([[3., 0.],
-            [4., 0.]])
+    >>> TransformedL1(0.5, a=1.0).prox(torch.tensor([0.9, 1.1]), step=1.0)
+    tensor([0.0000, 0.7868])
     """
 
     strength: float = 1e-4
-    columns: bool = True
-    convex: ClassVar[bool] = False
+    a: float = 1.0
+    norm: ClassVar[bool] = True
+    convex = False
 
     def __post_init__(self) -> None:
-        _not_negative(self.strength)
+        not_negative("strength", self.strength)
+        if not 1e-6 <= self.a <= 1e6:
+            raise ValueError(f"a must be 1e-6 to 1e6 (use L0 or L1 beyond), got {self.a}")
+
+    @classmethod
+    def at(cls, threshold: float, *, a: float = 1.0) -> TransformedL1:
+        """Return the penalty whose prox at step 1 has this threshold."""
+        if threshold <= a / 2:
+            return cls(threshold * a / (a + 1), a)
+        return cls((threshold + a / 2) ** 2 / (2 * (a + 1)), a)
+
+    def threshold(self, step: float | Tensor = 1.0) -> Tensor:
+        """Return up to which |v| the prox is 0."""
+        mu, a = torch.as_tensor(self.strength * step, dtype=torch.float64), self.a
+        continuous, jumping = mu * (a + 1) / a, (2 * mu * (a + 1)).sqrt() - a / 2
+        return torch.where(mu <= a**2 / (2 * (a + 1)), continuous, jumping)
 
     def value(self, w: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
-        """Return strength times the number of groups that are not 0."""
-        return self.strength * (self._squares(w) > 0).sum().to(w.dtype)
+        """Return strength sum (a + 1)|w|/(a + |w|)."""
+        size = w.abs()
+        return self.strength * ((self.a + 1) * size / (self.a + size)).sum()
 
-    def prox(self, v: Float[Tensor, "*n"], step: float) -> Float[Tensor, "*n"]:
-        """Keep the groups that are worth their price: |v_g| > sqrt(2 strength step)."""
-        return torch.where(self._squares(v) > 2 * self.strength * step, v, 0.0)
+    def prox(self, v: Float[Tensor, "*n"], step: float | Tensor) -> Float[Tensor, "*n"]:
+        """Return 0 up to the threshold, beyond it the root that is the minimum."""
+        a, size = self.a, v.abs().double()
+        mu, limit = self.strength * torch.as_tensor(step, device=v.device).double(), self.threshold(step).to(v.device)
+        cosine = 1 - 13.5 * mu * a * (a + 1) / (a + size) ** 3
+        angle = torch.arccos(cosine.clamp(-1, 1))
+        root = 2 / 3 * (a + size) * torch.cos(angle / 3) - 2 * a / 3 + size / 3
+        return torch.where(size > limit, v.sign() * root.clamp(min=0).minimum(size), 0.0).to(v.dtype)
 
-    def _squares(self, w: Tensor) -> Tensor:
-        """Return the squared norm of each group, in a shape that broadcasts against w."""
-        if w.ndim < 2:
-            return w.square()
-        group = int(self.columns)
-        return w.square().sum(dim=[i for i in range(w.ndim) if i != group], keepdim=True)
+    def eased(self, share: float) -> TransformedL1:
+        """Return it with this share of the threshold."""
+        return self.at(share * float(self.threshold()), a=self.a)
 
 
-def _not_negative(strength: float) -> None:
-    if not (strength >= 0 and strength < float("inf")):
-        raise ValueError(f"strength must be finite and at least 0 (0 turns the penalty off), got {strength}")
+@dataclass(frozen=True)
+class Separable(Penalty):
+    """Any sum of l0, l1, weight decay and a box: P = sum_i l0 [w_i != 0] + l1 |w_i| + l2/2 w_i² where |w_i| <= limit.
+
+    The prox is exact: the best nonzero point is soft thresholding, shrinking and clipping in this order; it is kept if
+    it gains more than its price.
+
+    Parameters
+    ----------
+    l0
+        Price of a nonzero weight, >= 0.
+    l1
+        Weight of |w|, >= 0.
+    l2
+        Weight of w²/2, >= 0.
+    limit
+        Half-width of the box, > 0; infinite for none.
+
+    Examples
+    --------
+    >>> Separable(l1=0.5, limit=1.0).prox(torch.tensor([0.4, 1.0, 3.0]), step=1.0)
+    tensor([0.0000, 0.5000, 1.0000])
+    """
+
+    l0: float = 0.0
+    l1: float = 0.0
+    l2: float = 0.0
+    limit: float = inf
+
+    def __post_init__(self) -> None:
+        for name, strength in (("l0", self.l0), ("l1", self.l1), ("l2", self.l2)):
+            not_negative(name, strength)
+        if not self.limit > 0:
+            raise ValueError(f"limit is the half-width of the box and must be positive, got {self.limit}")
+
+    @property
+    def convex(self) -> bool:
+        """Whether there is no l0."""
+        return self.l0 == 0
+
+    def value(self, w: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
+        """Return the sum, infinite outside the box."""
+        smooth = self.l1 * w.abs() + 0.5 * self.l2 * w.square()
+        inside = torch.where(w.abs() <= self.limit, smooth + self.l0 * (w != 0), inf)
+        return inside.sum()
+
+    def prox(self, v: Float[Tensor, "*n"], step: float | Tensor) -> Float[Tensor, "*n"]:
+        """Return the best nonzero point where it is worth its price, else 0."""
+        best = (_soft(v, self.l1 * step) / (1 + self.l2 * step)).clamp(-self.limit, self.limit)
+        gain = best * (v - 0.5 * best * (1 + self.l2 * step)) - self.l1 * step * best.abs()
+        return best * (gain > self.l0 * step)
+
+    def eased(self, share: float) -> Separable:
+        """Return it with this share of l1 and of the threshold of l0; decay and box stay."""
+        return replace(self, l0=share**2 * self.l0, l1=share * self.l1)
+
+
+@dataclass(frozen=True)
+class Cardinality(Penalty):
+    """At most so many nonzero entries: P = 0 or infinite; the prox keeps the largest, of equals the first.
+
+    Parameters
+    ----------
+    keep
+        Share of the entries in (0, 1), or their number, >= 1; 1.0 keeps all.
+    ease
+        How far on the way from all entries to `keep`, 0 to 1.
+
+    Examples
+    --------
+    >>> Cardinality(2).prox(torch.tensor([1.0, -3.0, 2.0]), step=1.0)
+    tensor([ 0., -3.,  2.])
+    """
+
+    keep: float | int
+    ease: float = 1.0
+    separable = False
+    convex = False
+
+    def __post_init__(self) -> None:
+        if not (0 < self.keep <= 1 if isinstance(self.keep, float) else self.keep >= 1):
+            raise ValueError(f"keep is a share in (0, 1] or a number of entries >= 1, got {self.keep}")
+        if not 0 <= self.ease <= 1:
+            raise ValueError(f"ease is a share in [0, 1], got {self.ease}")
+
+    def count(self, size: int) -> int:
+        """Return how many of so many entries stay."""
+        keep = max(1, round(self.keep * size)) if isinstance(self.keep, float) else min(self.keep, size)
+        return round(size - self.ease * (size - keep))
+
+    def value(self, w: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
+        """Return 0 where few enough entries are nonzero, else infinity."""
+        return w.new_tensor(0.0 if int((w != 0).sum()) <= self.count(w.numel()) else inf)
+
+    def prox(self, v: Float[Tensor, "*n"], step: float | Tensor) -> Float[Tensor, "*n"]:
+        """Set all but the largest to 0; the step does not matter."""
+        size, count = v.abs().flatten(), self.count(v.numel())
+        if count == size.numel():
+            return v
+        least = size.kthvalue(size.numel() - count + 1).values  # the smallest that stays
+        kept = size > least
+        ties = torch.nonzero(size == least)[: count - int(kept.sum()), 0]
+        kept[ties] = True
+        return v * kept.reshape(v.shape)
+
+    def eased(self, share: float) -> Cardinality:
+        """Return it with this share of the entries to go gone."""
+        return replace(self, ease=share * self.ease)
+
+
+def not_negative(name: str, strength: float) -> None:
+    """Raise a ValueError unless a strength is finite and at least 0."""
+    if not (strength >= 0 and isfinite(strength)):
+        raise ValueError(f"{name} must be finite and at least 0 (0 turns the penalty off), got {strength}")
+
+
+def _soft(v: Tensor, threshold: float | Tensor) -> Tensor:
+    """Move every entry towards 0 by the threshold, at most to 0."""
+    if isinstance(threshold, Tensor):
+        return v - v.clamp(-threshold, threshold)
+    return torch.nn.functional.softshrink(v, threshold)

@@ -27,7 +27,7 @@ METHODS = [
     hs.RandomFeatures(),
     hs.RandomFeatures(loss=hs.Squared(), batch_size=100),
     hs.BCD(rho=1.0),
-    hs.BCD(margin=0.3, penalty=hs.GroupL0(1e-5)),
+    hs.BCD(margin=0.3, penalty=hs.Grouped(hs.L0(1e-5), hs.Columns())),
     hs.MarginBCD(),
     hs.MarginBCD(aim=hs.Flips(), fits=hs.Fits(ridge=0.1, lr=0.4)),
     hs.MarginBCD(loss=hs.SquaredHinge(), growth=0.5, batch_size=300),

@@ -80,7 +80,7 @@ class BCD(Method[_State]):
     ridge, ridge_out
         Strengths on hidden weights and read-out, > 0; biases are free.
     penalty
-        On the hidden weights, by proximal gradient steps; `GroupL0` is the paper's l2,0.
+        On the hidden weights, by proximal gradient steps; `Grouped(L0(..), Columns())` is the paper's l2,0.
     margin
         Distance of pre-activations from 0, >= 0.
     prox_steps
