@@ -224,6 +224,18 @@ def test_network_of_which_nothing_is_read_keeps_one_unit_a_layer(make: object) -
 
 
 @every_activation
+@pytest.mark.parametrize("make", [mlp, convnet])
+def test_network_that_never_changes_keeps_one_unit_a_layer_and_its_outputs(make: object, kind: str) -> None:
+    net = exact(make(kind, False))  # type: ignore[operator]
+    with torch.no_grad():
+        net[-4 if isinstance(net[-2], nn.Dropout) else -3].weight.zero_()  # the layer below the read-out
+    small = checked(net, inputs(net))
+    assert widths(small) == [1] * (len(widths(net)) - 1) + [3]
+    assert not any(module.weight.any() for module in maps(small))
+    assert torch.equal(small(inputs(net))[0], small[-1].bias)
+
+
+@every_activation
 @with_and_without_norm
 def test_network_without_needless_units_keeps_its_shapes_and_numbers(kind: str, norm: bool) -> None:
     for net in (mlp(kind, norm), convnet(kind, norm)):

@@ -189,7 +189,7 @@ def _shrink(layer: _Layer, reader: Map) -> None:
     gone = unread | (constant & (_unpadded(reader) | ~(values != 0).any(dim=1)))
     if not gone.any():
         return
-    shift = (columns.double() * values)[:, constant & gone & ~unread].sum(dim=(1, 2))
+    shift = (columns.double() * values)[:, constant & gone].sum(dim=(1, 2))
     kept = torch.nonzero(~gone)[:, 0] if not gone.all() else torch.zeros(1, dtype=torch.long, device=weight.device)
     columns = columns.masked_fill(gone[:, None], 0)[:, kept]
     weight = weight.masked_fill(gone.reshape(-1, *[1] * (weight.ndim - 1)), 0)
