@@ -98,7 +98,8 @@ def recovery_bound(threshold: float, *, coupling: float, units: int) -> float:
     Parameters
     ----------
     threshold
-        t, below which the prox with step 1/beta gives 0: strength/beta for l1, sqrt(2 strength/beta) for l0.
+        t, below which the prox with step 1/beta gives 0: strength/beta for l1, sqrt(2 strength/beta) for l0,
+        `TransformedL1.threshold` for the transformed l1; of a group, that of its norm.
 
     Raises
     ------
@@ -121,19 +122,17 @@ def recovery_bound(threshold: float, *, coupling: float, units: int) -> float:
     return (1 + coupling / kappa(units)) * threshold
 
 
-def error_bound(gap: float, entries: float, *, coupling: float, units: int) -> float:
-    """Return min(beta gap sqrt(n), beta)/kappa >= sin(theta) at a limit with less than pi/2 and false entries at 0.
+def error_bound(gap: float, *, coupling: float, units: int) -> float:
+    """Return beta min(gap, 1)/kappa >= sin(theta) at a limit less than pi/2 from the teacher, without false entries.
 
     |w - w*| = 2 sin(theta/2) there.
 
     Parameters
     ----------
     gap
-        The most that the prox with step 1/beta moves an entry: strength/beta for l1, (1 + 1/a) strength/beta for the
-        transformed l1, its threshold sqrt(2 strength/beta) for l0.
-    entries
-        n, the number of true entries (l0: of those that it kills). For groups the sum of their squared weights
-        (l0: of their weights).
+        A bound on |w - u|: sqrt(n) t, t the threshold of the prox with step 1/beta (the most that l1, l0 and the
+        transformed l1 move an entry), n the number of true entries, of l0 only those that it kills. For groups the
+        root of the sum of the squared thresholds of the true ones.
 
     References
     ----------
@@ -141,10 +140,10 @@ def error_bound(gap: float, entries: float, *, coupling: float, units: int) -> f
 
     Examples
     --------
-    >>> round(error_bound(0.02, 9.0, coupling=0.2, units=4), 4)
-    0.015
+    >>> round(error_bound(0.1 * 9**0.5, coupling=0.2, units=4), 4)
+    0.0752
     """
-    return coupling * min(gap * sqrt(entries), 1.0) / kappa(units)
+    return coupling * min(gap, 1.0) / kappa(units)
 
 
 def export_bound(
