@@ -1,12 +1,12 @@
 """Activate-while-Pruning against its base pruner, on ReLU and step networks, with the rates of dead units.
 
     python benchmarks/quality/activate_pruning.py digits [--seeds 5]
-    python benchmarks/quality/activate_pruning.py fashion-mnist [--seeds 5]   # 25 minutes on one core, HARDSTEP_DATA set
+    python benchmarks/quality/activate_pruning.py fashion-mnist [--seeds 5]   # 25 minutes on a core; HARDSTEP_DATA set
     python benchmarks/quality/activate_pruning.py fashion-mnist --seeds 0 --plot    # draws what is recorded
 
-The base pruner is global magnitude in four rounds with rewinding (lottery tickets). On top of it AP as published, where a
-tenth of each round's removals are the negative weights that moved least, and the two-sided form. All three share split,
-initial weights and order of rows, so they are paired by seed; they train alike, and the last network is scored.
+The base pruner is global magnitude in four rounds with rewinding (lottery tickets). On top of it AP as published, where
+a tenth of each round's removals are the negative weights that moved least, and the two-sided form. All three share
+split, initial weights and order of rows, so they are paired by seed; they train alike; the last network is scored.
 Fashion-MNIST: 10,000 training rows, 784-256-256-10; the read-out stays dense. ReLU networks are no business of
 `hardstep.fit`, so the method's own `init` and `sweep` are called here, for both kinds. Dead units are counted on up
 to 10,000 validation rows. Each test part is scored once per network. Expected: no gain of more than a point, in either

@@ -1,64 +1,20 @@
-"""Diagnostics of a network: which of its units fire, which are dead, and how many."""
+"""Diagnostics of a network: how many of its units are dead, and how."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int16, Shaped
+from jaxtyping import Bool, Shaped
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from hardstep.parts import Part, batches
-from hardstep.step import Sign, Staircase, Step
+from hardstep.units import Hidden, certified, codes, hidden_layers
 
-__all__ = ["DeadRates", "Hidden", "LayerRates", "certified", "codes", "dead_rates", "hidden_layers", "select"]
-
-RISING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Dropout, nn.Identity)
-"""What stands between the layers and never lowers an output when an input rises."""
-
-Activation = Step | Sign | Staircase | nn.ReLU
-
-
-@dataclass(frozen=True, eq=False)
-class Hidden:
-    """A layer of hidden units.
-
-    Parameters
-    ----------
-    name
-        Name of the module with its weights.
-    affine, norm, activation
-        The weights, the normalisation behind them if there is one, and what makes the outputs.
-    reads_signs
-        Whether its inputs are -1 and +1.
-    """
-
-    name: str
-    affine: nn.Linear | nn.Conv2d
-    norm: _BatchNorm | None
-    activation: Activation
-    reads_signs: bool
-
-    @property
-    def top(self) -> int:
-        """Code of the highest output: 1, or the number of stairs."""
-        return self.activation.stairs if isinstance(self.activation, Staircase) else 1
-
-    @property
-    def passes_on(self) -> bool:
-        """Whether a unit that always fires still passes on what it reads, as a ReLU does."""
-        return isinstance(self.activation, nn.ReLU)
-
-    def code(self, out: Float[Tensor, "*n"]) -> Int16[Tensor, "*n"]:
-        """Return outputs as whole numbers: 0 silent, 1 firing; of a staircase the number of stairs."""
-        whole = out > 0 if self.passes_on else (out.clamp_min(0) * self.top).round()
-        return whole.to(torch.int16)
+__all__ = ["DeadRates", "LayerRates", "dead_rates", "select"]
 
 
 @dataclass(frozen=True)
@@ -169,84 +125,6 @@ class DeadRates:
             "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in [head, *lines]
         ]
         return "\n".join([*text, f"{self.layers[0].rows} rows, evaluation mode; certified for {self.box}"])
-
-
-def hidden_layers(net: nn.Module) -> list[Hidden]:
-    """Read a network as layers of hidden units.
-
-    Raises
-    ------
-    ValueError
-        If it is no (nested) `nn.Sequential` of linear maps and convolutions, batch normalisation, pooling and
-        activations (Step, Sign, Staircase, ReLU), or has no hidden layer; the module is named.
-    """
-    found: list[Hidden] = []
-    open_layer: tuple[str, nn.Linear | nn.Conv2d] | None = None
-    norm: _BatchNorm | None = None
-    signs = False
-    for name, module in _leaves(net, ""):
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            open_layer, norm = (name, module), None
-        elif isinstance(module, _BatchNorm) and open_layer is not None and norm is None and module.track_running_stats:
-            norm = module
-        elif isinstance(module, Activation) and open_layer is not None:
-            found.append(Hidden(*open_layer, norm, module, signs))
-            open_layer, signs = None, isinstance(module, Sign)
-        elif not isinstance(module, RISING):
-            raise ValueError(
-                f"units are read off an nn.Sequential of Linear or Conv2d, BatchNorm, pooling and Step, Sign, "
-                f"Staircase or ReLU, but layer {name!r} is {module}"
-            )
-    if not found:
-        raise ValueError("the network has no hidden layer: put hardstep.Step() behind a linear map")
-    return found
-
-
-def codes(net: nn.Module, x: Float[Tensor, "n ..."]) -> Iterator[tuple[Hidden, Int16[Tensor, "n channels ..."]]]:
-    """Send rows through a network as it stands; yield what each hidden layer puts out, in whole numbers.
-
-    0 is silent (of `Sign`: -1), 1 firing; of a `Staircase` the number of stairs.
-    """
-    layers = iter(hidden_layers(net))
-    for _, module in _leaves(net, ""):
-        x = module(x)
-        if isinstance(module, Activation):
-            layer = next(layers)
-            yield layer, layer.code(x)
-
-
-@torch.no_grad()
-def certified(
-    net: nn.Module, low: Float[Tensor, "..."], high: Float[Tensor, "..."]
-) -> list[tuple[Bool[Tensor, " channels"], Bool[Tensor, " channels"]]]:
-    """Return, for each hidden layer, which channels are proved silent, and proved to be at their highest output.
-
-    Intervals go through the network from the box of inputs on: a weight takes the end that its sign asks for, sum
-    of min(w lo, w hi) to sum of max(w lo, w hi). A unit proved constant has an interval of length 0, so that the layers
-    above are bounded more tightly. In double precision; a sum within rounding of a threshold is taken as it comes out.
-
-    Parameters
-    ----------
-    low, high
-        Least and greatest value of each input, in the shape of a sample.
-    """
-    exact = deepcopy(net).double().eval()
-    layers = iter(hidden_layers(exact))
-    lo, hi = low.double()[None], high.double()[None]
-    found = []
-    for _, module in _leaves(exact, ""):
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            lo, hi = _interval(module, lo, hi), _interval(module, hi, lo)
-        elif isinstance(module, _BatchNorm):
-            ends = module(lo), module(hi)
-            lo, hi = torch.minimum(*ends), torch.maximum(*ends)
-        else:
-            lo, hi = module(lo), module(hi)
-        if isinstance(module, Activation):
-            layer = next(layers)
-            least, most = (_by_channel(layer.code(end))[0] for end in (lo, hi))
-            found.append(((most == 0).all(dim=1), (least == layer.top).all(dim=1)))
-    return found
 
 
 @torch.no_grad()
@@ -375,22 +253,3 @@ def _entropy(p: float) -> float:
 def _by_channel(code: Tensor) -> Tensor:
     """Return codes in the shape (rows, channels, positions)."""
     return code.reshape(len(code), code.shape[1], -1)
-
-
-def _interval(module: nn.Linear | nn.Conv2d, near: Tensor, far: Tensor) -> Tensor:
-    """Return W+ near + W- far + b: the least sums for near the lower ends, the greatest for near the upper ones."""
-    bias = {} if module.bias is None else {"bias": module.bias}
-    none = {name: torch.zeros_like(value) for name, value in bias.items()}
-    out: Tensor = functional_call(module, {"weight": module.weight.clamp_min(0), **bias}, (near,))
-    out = out + functional_call(module, {"weight": module.weight.clamp_max(0), **none}, (far,))
-    return out
-
-
-def _leaves(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the modules of nested `nn.Sequential`s in order, with their full names; a module used twice, twice."""
-    if not isinstance(module, nn.Sequential):
-        yield name or type(module).__name__, module
-        return
-    for key, child in module._modules.items():
-        if child is not None:
-            yield from _leaves(child, f"{name}.{key}" if name else key)

@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from hardstep.diagnostics import Hidden, codes, hidden_layers, select
+from hardstep.diagnostics import select
 from hardstep.fit import Work
+from hardstep.units import Hidden, codes, hidden_layers
 
 __all__ = ["Activate", "Negative", "Pruned", "TwoSided"]
 
