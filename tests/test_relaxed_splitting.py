@@ -153,7 +153,7 @@ def test_potential_falls_by_exactly_the_stated_amount(name: str, share: float) -
     penalty, target, start = problem(name, 0.1, coupling, seed=1)
     before = float("inf")
     pairs = iterate(population(target, units), start, penalty, coupling=coupling, lr=lr)
-    for (w, u), (moved, _) in islice(pairwise(pairs), 150):
+    for (w, u), (moved, _) in islice(pairwise(pairs), 100):
         now, then = (potential(x, u, target, penalty, units=units, coupling=coupling) for x in (w, moved))
         z = rest * w + lr * (kappa(units) * target + coupling * u)
         fall = (float(z.norm()) + rest) / (2 * lr) * float((moved - w).square().sum())
@@ -202,7 +202,7 @@ def test_angle_never_rises_within_the_basin(seed: int) -> None:
     lr = (0.05 + 0.95 * draws[5]) / (kappa(units) + coupling)
     angles = [
         angle(w, target)
-        for w, _ in islice(iterate(population(target, units), start, penalty, coupling=coupling, lr=lr), 30)
+        for w, _ in islice(iterate(population(target, units), start, penalty, coupling=coupling, lr=lr), 16)
     ]
     for now, then in pairwise(angles):
         assert then <= max(now, delta) + 1e-9
@@ -302,7 +302,7 @@ def test_support_is_recovered_without_false_entries(name: str) -> None:
     units, threshold = 8, 0.15
     coupling = 0.7 * kappa(units)
     recovered = partial = 0
-    for seed in range(20):
+    for seed in range(12):
         make, groups = MAKE[name]
         shape = (12, GROUP) if groups else (24,)
         target, start = planted(shape, 6, seed, low=2.0 if seed % 2 else 0.0)
@@ -315,7 +315,7 @@ def test_support_is_recovered_without_false_entries(name: str) -> None:
             assert torch.equal(support(u), true)
             recovered += 1
         partial += not torch.equal(support(u), true)
-    assert recovered >= 5
+    assert recovered >= 4
     assert partial > 0  # the condition is not idle
 
 
@@ -323,8 +323,8 @@ def test_support_is_recovered_without_false_entries(name: str) -> None:
 def test_errors_of_the_limit_are_within_their_bounds(name: str) -> None:
     units, threshold = 8, 0.4
     tightest = 0.0
-    for seed in range(20):
-        coupling = (0.1 + 0.6 * seed / 20) * kappa(units)
+    for seed in range(12):
+        coupling = (0.1 + 0.6 * seed / 12) * kappa(units)
         penalty, target, start = problem(name, threshold, coupling, seed)
         w, u = limit(target, start, penalty, units=units, coupling=coupling)
         true, theta = support(target), angle(w, target)
@@ -376,10 +376,11 @@ def test_other_rules_recover_the_support_too(rule: Clipped | Sech2) -> None:
     target, start = planted((30,), 4, seed=1)
     ones = torch.ones(8, dtype=torch.float64)
     coupling = 0.3 * kappa(8)
-    pairs = iterate(
-        lambda w: coarse_gradient(rule, w, target, ones, ones), start, L1(0.05 * coupling), coupling=coupling, lr=0.2
-    )
-    _, u = list(islice(pairs, 60))[-1]
+
+    def pull(w: Tensor) -> Tensor:
+        return coarse_gradient(rule, w, target, ones, ones)
+
+    *_, (_, u) = islice(iterate(pull, start, L1(0.05 * coupling), coupling=coupling, lr=0.3), 30)
     assert torch.equal(u != 0, target != 0)
     assert angle(u, target) < 0.1
 
@@ -438,7 +439,7 @@ def test_filter_collapses_without_the_sphere() -> None:
     *_, (w, u) = islice(pairs, 5001)
     assert float(w.norm()) < 0.2
     assert int((u != 0).sum()) < 6
-    *_, (_, u) = islice(iterate(slope, start, penalty, coupling=coupling, lr=0.02), 1001)
+    *_, (_, u) = islice(iterate(slope, start, penalty, coupling=coupling, lr=0.02), 501)
     assert torch.equal(u != 0, target != 0)
 
 
