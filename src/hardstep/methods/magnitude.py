@@ -178,21 +178,19 @@ class MagnitudePruning(Method[_State]):
         """Remove what the round has to, and set network and optimiser to where it starts."""
         pruned = list(state.pruned.values())
         groups = self.scope.groups(len(pruned))
-        due = []
-        for group in groups:
-            alive = sum(int(pruned[i].alive.sum()) for i in group)
-            due.append(alive - self._left(sum(pruned[i].alive.numel() for i in group), current))
+
+        def due(group: range) -> int:
+            alive = torch.cat([pruned[i].alive.flatten() for i in group])
+            return int(alive.sum()) - self._left(len(alive), current)
+
         found: dict[str, float] = {}
         if self.activate is not None:
-            spent = [int(self.activate.share * count) for count in due]
-            for group, count, less in zip(groups, due, spent, strict=True):
-                _remove_smallest([pruned[i] for i in group], count - less)
-            counts = list(zip(groups, spent, strict=True))
-            found = self.activate.remove(state.descent.net, pruned, counts, work, rewind=self.rewind)
+            spent = [(group, int(self.activate.share * due(group))) for group in groups]
+            for group, count in spent:
+                _remove_smallest([pruned[i] for i in group], due(group) - count)
+            found = self.activate.remove(state.descent.net, pruned, spent, work, rewind=self.rewind)
         for group in groups:  # all of them, or what the stage above found no candidates for
-            entries = sum(pruned[i].alive.numel() for i in group)
-            alive = sum(int(pruned[i].alive.sum()) for i in group)
-            _remove_smallest([pruned[i] for i in group], alive - self._left(entries, current))
+            _remove_smallest([pruned[i] for i in group], due(group))
         for name, one in state.pruned.items():
             if not bool(one.alive.any()):
                 raise _emptied(name, self.sparsity, 0, one.alive.numel())
