@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from rich.console import Console
 import hardstep as hs
 from hardstep import cli
 from hardstep.certify import check_optimality
+from hardstep.hard_layers import Conv, Dense, Flatten
 from hardstep.storage import read_arrays
 
 SMALL = ["--net.hidden", "24", "--sweeps", "2", "--no-progress"]
@@ -111,6 +113,37 @@ def test_summary_measures_the_set_bits_that_each_layer_reads(capsys: pytest.Capt
         codes for codes, layer in zip(hard.trace(rows.numpy()), hard.layers, strict=True) if codes.shape[1] == 24
     )
     assert f"layer 2 reads codes of which {bits.mean():.1%} of the bits are set" in out
+
+
+def test_summary_shows_bytes_macs_and_zeros_before_and_after_simplify(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    weight = np.zeros((4, 130), np.int8)
+    weight[0, :3] = weight[1, 70] = weight[2, 129] = weight[3, 0] = 1
+    image = Conv(np.eye(2, 70, dtype=np.int8)[:, :, None, None].repeat(3, axis=3), np.array([[9], [9]]))
+    readout = Dense(np.array([[1, 2, 3, 0]], np.int8), None, bias=np.zeros(1, np.int64))
+    rows = hs.HardNet((130,), hs.Grid(1.0, 0), (Dense(weight, np.array([[9], [9], [9], [9]])), readout))
+    rows.save(tmp_path / "hardnet.safetensors")
+    _, out, _ = run(capsys, "summary", ".")
+    assert f"bytes: {rows.nbytes}\nMACs: 524\n" in out and "before" not in out
+    first = f"{1 - 6 / 520:.1%} of weights and {1 - 4 / 12:.1%} of words zero"  # three words a row, the last of two
+    assert f"layer 0: 4 units, {first}\n" in out
+    run(capsys, "simplify", ".")
+    small = hs.HardNet.load("simplified.safetensors")
+    for command in ("summary", "simplify"):
+        _, out, _ = run(capsys, command, ".")
+        assert f"bytes: {rows.nbytes} before, {small.nbytes} after\nMACs: 524 before, 393 after\n" in out
+        after = f"3 units, {1 - 5 / 390:.1%} of weights and {1 - 3 / 9:.1%} of words zero after"
+        assert f"layer 0: 4 units, {first} before, {after}\n" in out
+    assert "1 units, 25.0% of weights and 0.0% of words zero before, 1 units, 0.0% of weights" in out
+    net = hs.HardNet(
+        (70, 2, 5), hs.Grid(1.0, 0), (image, Flatten(), replace(readout, weight=np.ones((1, 12), np.int8)))
+    )
+    net.save(tmp_path / "hardnet.safetensors")
+    _, out, _ = run(capsys, "summary", ".")
+    assert "simplified.safetensors is of another network: run `hardstep simplify` again" in out
+    # words of the 70 channels of three places, place by place: one of four has none of the weights 0, 70 and 140
+    assert f"layer 0: 2 units, {1 - 3 / 210:.1%} of weights and 25.0% of words zero\n" in out
 
 
 def test_summary_says_which_kernels_run_the_network(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,8 +14,13 @@ COMMANDS = {
     "examples/plot_whole_path.py": ["--sweeps", "2", "--out", "{tmp}"],
     "examples/plot_block_descent.py": ["--sweeps", "2", "--out", "{tmp}"],
     "examples/plot_convex_training.py": ["--sweeps", "2", "--out", "{tmp}"],
+    "examples/plot_no_overlap.py": ["--steps", "20", "--out", "{tmp}"],
     "benchmarks/speed/epoch.py": ["--rounds", "1", "--rows", "256", "--results", "{tmp}"],
     "benchmarks/quality/whole_path.py": ["digits", "--seeds", "1", "--sweeps", "1", "--results", "{tmp}"],
+    "benchmarks/quality/sparse.py": [
+        *("digits", "--seeds", "1", "--epochs", "6", "--sparsities", "0.8", "--results", "{tmp}"),
+    ],
+    "benchmarks/quality/planted_support.py": ["population", "--seeds", "2", "--steps", "5", "--results", "{tmp}"],
     "benchmarks/speed/bcd_sweep.py": ["--rounds", "1", "--rows", "4000", "--results", "{tmp}"],
     "benchmarks/quality/prune_units.py": ["digits", "--seeds", "1", "--sweeps", "1", "--results", "{tmp}"],
     "benchmarks/quality/bcd.py": ["digits", "--seeds", "1", "--sweeps", "1", "--depth", "1", "--results", "{tmp}"],
@@ -30,6 +35,10 @@ COMMANDS = {
     "benchmarks/quality/convex_certified.py": ["--case", "tiny", "--seeds", "1", "--results", "{tmp}"],
     "benchmarks/quality/convex_images.py": [
         *("digits", "--seeds", "1", "--units", "30", "--growth", "2", "--slides", "1", "--results", "{tmp}"),
+    ],
+    "benchmarks/quality/activate_pruning.py": [
+        *("digits", "--seeds", "1", "--epochs", "1", "--sparsities", "0.9"),
+        *("--plot", "--results", "{tmp}", "--out", "{tmp}"),
     ],
     "benchmarks/speed/convex_solvers.py": ["--case", "tiny", "--results", "{tmp}"],
     "benchmarks/quality/convex_authors.py": ["--case", "tiny", "--seeds", "1", "--results", "{tmp}"],

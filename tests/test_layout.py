@@ -19,7 +19,7 @@ every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.re
 # module -> what it may import from the package; a folder stands for its files
 LEFT = {"step", "rules", "losses", "penalties", "group_penalties", "closed_form"}
 RIGHT = {
-    *("storage", "grid", "formats", "bits", "hard_layers", "hardnet", "simplify", "lowered"),
+    *("storage", "grid", "formats", "bits", "hard_layers", "hardnet", "simplify", "fold", "lowered"),
     *("engine", "export", "verify", "certify", "convex", "version"),
 }
 ALLOWED = {
@@ -33,10 +33,14 @@ ALLOWED = {
     "group_penalties": {"penalties"},
     "closed_form": set(),
     "step": {"rules"},
+    "no_overlap": {"rules"},
+    "relaxed_splitting": {"no_overlap", "penalties"},
+    "splitting_bounds": {"no_overlap"},
     "bits": set(),
     "hard_layers": {"bits"},
     "hardnet": {"grid", "hard_layers", "storage"},
     "simplify": {"hard_layers", "hardnet"},
+    "fold": {"hard_layers", "hardnet", "simplify"},
     "lowered": {"hard_layers", "hardnet"},
     "engine": {"export", "hard_layers", "hardnet", "lowered"},
     "export": {"export", "bits", "hard_layers", "hardnet", "lowered", "storage", "version"},
@@ -55,7 +59,10 @@ ALLOWED = {
     "fit": {"checkpoint", "data", "parts", "progress", "ranks", "report", *LEFT},
     "chain": {"step"},
     "pruning": {"chain", "closed_form", "data", "parts"},
-    "methods": {"methods", "chain", "convex", "fit", "parts", "ranks", "nets", *LEFT},
+    "units": {"step"},
+    "diagnostics": {"parts", "units"},
+    "methods": {"methods", "chain", "convex", "diagnostics", "fit", "parts", "ranks", "nets", "units", *LEFT},
+    "shrink": {"step"},
     "freeze": {"grid", "hard_layers", "parts", "hardnet", "step"},
     "run_folder": {"hardnet", "report", "storage", "version"},
 }

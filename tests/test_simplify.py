@@ -327,5 +327,5 @@ def test_command_writes_a_smaller_file_beside_the_frozen_network(
         small = HardNet.load(tmp_path / "simplified.safetensors")
         assert units(small) == [1]
         out = capsys.readouterr().out.replace("\n", "")
-        assert f"{net.nbytes} bytes before, {small.nbytes} after" in out and "simplified.safetensors" in out
+        assert f"bytes: {net.nbytes} before, {small.nbytes} after" in out and "simplified.safetensors" in out
     assert HardNet.load(tmp_path / "hardnet.safetensors").nbytes == net.nbytes

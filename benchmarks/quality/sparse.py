@@ -1,14 +1,14 @@
 """Accuracy against sparsity: relaxed variable splitting in its modes and penalties beside magnitude pruning.
 
-    python benchmarks/quality/sparse.py digits [--seeds 3]                          # two minutes on one core
-    python benchmarks/quality/sparse.py fashion-mnist mlp [--seeds 3]               # HARDSTEP_DATA set; docs/results.md says how long
-    python benchmarks/quality/sparse.py fashion-mnist convnet [--seeds 3]
-    python benchmarks/quality/sparse.py fashion-mnist mlp --seeds 0                 # prints the table of what is recorded
+    python benchmarks/quality/sparse.py digits [--seeds 3]                  # two minutes on one core
+    python benchmarks/quality/sparse.py fashion-mnist mlp [--seeds 3]       # docs/results.md says how long
+    python benchmarks/quality/sparse.py fashion-mnist convnet [--seeds 3]   # HARDSTEP_DATA set
+    python benchmarks/quality/sparse.py fashion-mnist mlp --seeds 0         # the table of what is recorded
 
 Every network of a seed has the same split, initial weights and number of epochs in all (pruning rounds and the phase
-with fixed zeros included), so all are paired; `longer` trains a whole number of epochs for each round. The read-out stays dense. Cardinality
-meets the share of zeros exactly; the thresholds of l0, l1 and transformed l1 are set where a Gaussian row has that share. Settings were chosen
-on the validation parts of other seeds (--validation). Each test part is scored once per network. Expected: docs/results.md.
+with fixed zeros included), so all are paired. The read-out stays dense. Cardinality meets the share of zeros exactly;
+the thresholds of l0, l1 and transformed l1 are set where a Gaussian row has that share. Settings were chosen on the
+validation parts of other seeds (--validation). Each test part is scored once per network. Expected: docs/results.md.
 """
 
 from __future__ import annotations

@@ -3,25 +3,30 @@ from . import nets as nets
 from .convex.corrections import Correction, GroupLasso, Ridge
 from .convex.oracle_ascent import BatchedAscent
 from .convex.sliding import Sliding
+from .diagnostics import DeadRates, dead_rates
 from .engine import Engine
 from .export.c import to_c, write_c
 from .fit import Batch, Method, Sweep, Work, fit, score
+from .fold import fold_constants
 from .freeze import freeze
 from .grid import Grid
 from .group_penalties import Columns, Grouped, Layout, Rows, SparseGroupL0, Words
 from .hardnet import HardNet
 from .losses import CrossEntropy, Loss, Squared, SquaredHinge
+from .methods.activate import Activate, Negative, TwoSided
 from .methods.aims import Aim, Flips, Ramp
 from .methods.bcd import BCD
 from .methods.convex import ConvexTraining
 from .methods.gradient import SGD, Adam, Constant, Cosine, Drops, GradientDescent
+from .methods.magnitude import Global, LayerWise, MagnitudePruning
 from .methods.margin_bcd import Fits, MarginBCD
 from .methods.random_features import RandomFeatures
 from .methods.splitting import Splitting
 from .penalties import L0, L1, L2, Cardinality, NoPenalty, Penalty, Separable, TransformedL1
 from .pruning import BackwardElimination, ColumnNorm, ColumnsL20, RowsL20, UnitChoice, prune_units
 from .report import Record, Report
-from .rules import BackwardRule, Clipped, Identity, ReSTE, Sech2, Surrogate
+from .rules import BackwardRule, Clipped, Identity, Rectified, ReSTE, Sech2, Surrogate
+from .shrink import shrink
 from .simplify import simplify
 from .step import Sign, Staircase, Step, step
 from .verify import verify
@@ -33,6 +38,7 @@ __all__ = [
     "L1",
     "L2",
     "SGD",
+    "Activate",
     "Adam",
     "Aim",
     "BackwardElimination",
@@ -49,26 +55,32 @@ __all__ = [
     "Correction",
     "Cosine",
     "CrossEntropy",
+    "DeadRates",
     "Drops",
     "Engine",
     "Fits",
     "Flips",
+    "Global",
     "GradientDescent",
     "Grid",
     "GroupLasso",
     "Grouped",
     "HardNet",
     "Identity",
+    "LayerWise",
     "Layout",
     "Loss",
+    "MagnitudePruning",
     "MarginBCD",
     "Method",
+    "Negative",
     "NoPenalty",
     "Penalty",
     "Ramp",
     "RandomFeatures",
     "ReSTE",
     "Record",
+    "Rectified",
     "Report",
     "Ridge",
     "Rows",
@@ -86,16 +98,20 @@ __all__ = [
     "Surrogate",
     "Sweep",
     "TransformedL1",
+    "TwoSided",
     "UnitChoice",
     "Words",
     "Work",
     "__version__",
     "data",
+    "dead_rates",
     "fit",
+    "fold_constants",
     "freeze",
     "nets",
     "prune_units",
     "score",
+    "shrink",
     "simplify",
     "step",
     "to_c",

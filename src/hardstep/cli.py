@@ -36,6 +36,7 @@ from hardstep.hardnet import HardNet
 from hardstep.methods.bcd import BCD
 from hardstep.methods.convex import ConvexTraining
 from hardstep.methods.gradient import GradientDescent
+from hardstep.methods.magnitude import MagnitudePruning
 from hardstep.methods.margin_bcd import MarginBCD
 from hardstep.methods.random_features import RandomFeatures
 from hardstep.methods.splitting import Splitting
@@ -52,6 +53,7 @@ METHODS = (
     GradientDescent,
     BCD,
     ConvexTraining,
+    MagnitudePruning,
     MarginBCD,
     RandomFeatures,
     Splitting,

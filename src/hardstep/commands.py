@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import tyro
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from rich.console import Console
 from hardstep.data import load
 from hardstep.engine import Engine
 from hardstep.export.c import write_c
+from hardstep.hard_layers import Conv, Dense
 from hardstep.hardnet import HardNet
 from hardstep.parts import batches
 from hardstep.run_folder import RunFolder
@@ -22,12 +24,16 @@ from hardstep.storage import write_bytes
 
 __all__ = ["Export", "Simplify", "Summary", "load_hardnet"]
 
+SIMPLIFIED = "simplified.safetensors"
+WORD = 64  # bits of a machine word
 TARGETS = ("c", "onnx", "qonnx", "verilog")
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Print the layers of a frozen network: shapes, bits, bytes, MACs, and which kernels run it here and why.
+    """Print the layers of a frozen network: shapes, bits, bytes, MACs, zeros, and which kernels run it here and why.
+
+    Where `hardstep simplify` has written a smaller network into the run folder, sizes are shown before and after.
 
     Parameters
     ----------
@@ -46,6 +52,12 @@ class Summary:
         hard = load_hardnet(self.run)
         sample = None if self.data is None else some_rows(self.data, hard)
         console.print(hard.summary(), highlight=False, soft_wrap=True)
+        small = self.run / SIMPLIFIED
+        nets = [hard, HardNet.load(small)] if small.is_file() else [hard]
+        if not same_origin(hard, nets[-1]):
+            console.print(f"{small} is of another network: run `hardstep simplify` again", style="dim", soft_wrap=True)
+            nets = [hard]
+        console.print(sizes(*nets), highlight=False, soft_wrap=True)
         console.print(kernels(hard, sample), highlight=False, soft_wrap=True)
         return 0
 
@@ -68,14 +80,13 @@ class Simplify:
     out: Path | None = None
 
     def print(self, console: Console) -> int:
-        """Simplify, write the file, print the table and both sizes."""
+        """Simplify, write the file, print the table and all sizes before and after."""
         before = load_hardnet(self.run)
         after = simplify(before)
-        out = self.out or (self.run if self.run.is_dir() else self.run.parent) / "simplified.safetensors"
+        out = self.out or (self.run if self.run.is_dir() else self.run.parent) / SIMPLIFIED
         after.save(out)
         console.print(after.summary(), highlight=False, soft_wrap=True)
-        sizes = f"{before.nbytes:,} bytes before, {after.nbytes:,} after"
-        console.print(f"{sizes}\nwritten to {out}", style="dim", highlight=False, soft_wrap=True)
+        console.print(f"{sizes(before, after)}\nwritten to {out}", style="dim", highlight=False, soft_wrap=True)
         return 0
 
 
@@ -152,6 +163,36 @@ def some_rows(name: str, hard: HardNet) -> NDArray[Any]:
     x, _ = next(batches(data.train, [torch.arange(min(2048, len(data.train)))]))
     rows: NDArray[Any] = x.numpy().reshape(len(x), *hard.shape)
     return rows
+
+
+def sizes(*nets: HardNet) -> str:
+    """Return bytes, MACs and zeros of a network, or of one before and after it was simplified, in all and by layer.
+
+    A word is 64 weights of a row that lie together: channels innermost in a convolution. It is zero if all are.
+    """
+
+    def line(name: str, values: list[str]) -> str:
+        return f"{name}: {values[0]}" + "".join(f" before, {value} after" for value in values[1:])
+
+    lines = [line("bytes", [f"{net.nbytes:,}" for net in nets]), line("MACs", [f"{net.macs:,}" for net in nets])]
+    for i, layers in enumerate(zip(*(net.layers for net in nets), strict=True)):
+        maps = [layer for layer in layers if isinstance(layer, Dense | Conv)]
+        if maps:
+            lines.append(line(f"  layer {i}", [f"{len(layer.weight):,} units, {zeros(layer)}" for layer in maps]))
+    return "\n".join(lines)
+
+
+def zeros(layer: Dense | Conv) -> str:
+    """Return which shares of the weights of a layer, and of their words, are 0."""
+    rows = np.moveaxis(layer.weight, 1, -1).reshape(len(layer.weight), -1) != 0
+    words = np.logical_or.reduceat(rows, np.arange(0, rows.shape[1], WORD), axis=1)
+    return f"{1 - rows.mean():.1%} of weights and {1 - words.mean():.1%} of words zero"
+
+
+def same_origin(one: HardNet, other: HardNet) -> bool:
+    """Return whether two networks come from one that was frozen: what simplifying never changes is equal."""
+    kept = [(net.shape, net.scale, [type(layer) for layer in net.layers]) for net in (one, other)]
+    return kept[0] == kept[1]
 
 
 def kernels(hard: HardNet, sample: NDArray[Any] | None = None) -> str:

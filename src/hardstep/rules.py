@@ -12,7 +12,7 @@ from torch import Tensor
 
 _mask = torch.ops.aten.threshold_backward  # (a, b, t) -> a where b > t, else 0
 
-__all__ = ["BackwardRule", "Clipped", "Identity", "ReSTE", "Sech2", "Surrogate"]
+__all__ = ["BackwardRule", "Clipped", "Identity", "ReSTE", "Rectified", "Sech2", "Surrogate"]
 
 
 class BackwardRule(ABC):
@@ -239,6 +239,28 @@ class ReSTE(Surrogate):
     @property
     def _plateau(self) -> float:
         return float(self.inner ** (1 / self.power - 1))
+
+
+@dataclass(frozen=True)
+class Rectified(BackwardRule):
+    """Pass the gradient on where x > 0: the derivative of the ReLU in the place of the step's.
+
+    Forward step(x); backward 1[x > 0], for the 0/1 step as published. No surrogate: neither even nor of finite area.
+    In a sign network its mean over inputs of either sign is that of `Identity`.
+
+    References
+    ----------
+    Yin et al. 2019, Sec. 2, vanilla ReLU [yin2019].
+
+    Examples
+    --------
+    >>> Rectified().pullback(torch.tensor([-1.0, 0.0, 2.0]), torch.ones(3))
+    tensor([0., 0., 1.])
+    """
+
+    def pullback(self, x: Float[Tensor, "*n"], grad: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+        """Return grad where x > 0, else 0."""
+        return torch.where(x > 0, grad, 0.0)
 
 
 def _wide(x: Tensor) -> Tensor:

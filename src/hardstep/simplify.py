@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import reduce
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from hardstep.hard_layers import Conv, Dense, Layer, Pool, exact_product, weight_bits
 from hardstep.hardnet import HardNet
 
-__all__ = ["simplify"]
+__all__ = ["extremes", "simplify"]
 
 LIMIT = 2**31 - 1  # sums must fit the engine's int32
 WIDEST = 16  # bits of a weight that a file can hold
@@ -58,6 +59,21 @@ def simplify(net: HardNet) -> HardNet:
     return replace(net, layers=tuple(_cast(layer) for layer in after.layers))
 
 
+def extremes(net: HardNet) -> list[NDArray[np.uint8]]:
+    """Return, for each layer but the read-out, the least and the largest code of every unit by the bounds of its sum.
+
+    Where the two are equal the unit is certified to be constant; the others may still be.
+
+    Examples
+    --------
+    >>> import hardstep as hs
+    >>> hard = hs.freeze(hs.nets.mlp(64, 32, 10), calibrate=hs.data.load("digits").train)
+    >>> [ends.shape for ends in extremes(hard)]
+    [(2, 64), (2, 32)]
+    """
+    return list(accumulate(net.layers[:-1], _through, initial=_inputs(net)))[1:]
+
+
 class Substitution(NamedTuple):
     """The value of `unit` is factor * (value of `into`) + shift, for every input and at every position.
 
@@ -70,9 +86,14 @@ class Substitution(NamedTuple):
     shift: NDArray[np.int64]
 
 
+def _inputs(net: HardNet) -> NDArray[np.uint8]:
+    """Return the least and the largest sample."""
+    return np.stack([np.full(net.shape, code, np.uint8) for code in (0, 255)])
+
+
 def _sweep(net: HardNet) -> HardNet:
     """Shrink every layer but the read-out once, in order; `ends` are the least and the largest codes it can see."""
-    ends: NDArray[np.uint8] = np.stack([np.full(net.shape, code, np.uint8) for code in (0, 255)])
+    ends = _inputs(net)
     maps = [i for i, layer in enumerate(net.layers) if isinstance(layer, Dense | Conv)]
     for before, i, j in zip([0, *maps], maps, maps[1:], strict=False):
         ends = reduce(_through, net.layers[before:i], ends)

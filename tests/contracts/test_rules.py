@@ -22,6 +22,7 @@ RULES = [
     hs.ReSTE(),
     hs.ReSTE(power=1.0),
     hs.ReSTE(power=2.0, inner=0.05, outer=2.0),
+    hs.Rectified(),
 ]
 SURROGATES = [rule for rule in RULES if isinstance(rule, Surrogate)]
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]

@@ -1,0 +1,202 @@
+"""Activate-while-Pruning against its base pruner, on ReLU and step networks, with the rates of dead units.
+
+    python benchmarks/quality/activate_pruning.py digits [--seeds 5]
+    python benchmarks/quality/activate_pruning.py fashion-mnist [--seeds 5]   # 25 minutes on a core; HARDSTEP_DATA set
+    python benchmarks/quality/activate_pruning.py fashion-mnist --seeds 0 --plot    # draws what is recorded
+
+The base pruner is global magnitude in four rounds with rewinding (lottery tickets). On top of it AP as published, where
+a tenth of each round's removals are the negative weights that moved least, and the two-sided form. All three share
+split, initial weights and order of rows, so they are paired by seed; they train alike; the last network is scored.
+Fashion-MNIST: 10,000 training rows, 784-256-256-10; the read-out stays dense. ReLU networks are no business of
+`hardstep.fit`, so the method's own `init` and `sweep` are called here, for both kinds. Dead units are counted on up
+to 10,000 validation rows. Each test part is scored once per network. Expected: no gain of more than a point, in either
+direction; see docs/results.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from torch import nn
+
+import hardstep as hs
+from hardstep.parts import Samples
+from hardstep.ranks import launched_fabric
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from record import RESULTS, record
+
+VALIDATION = {"digits": 0.1, "fashion-mnist": 5 / 6}
+EPOCHS = {"digits": 10, "fashion-mnist": 3}
+SPARSITIES = (0.8, 0.9, 0.95, 0.98)
+ROUNDS = 4
+PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
+COLOURS = {"base": "black", "negative": "tab:orange", "two-sided": "tab:blue"}
+
+
+def network(kind: str, data: hs.data.Data, *, norm: bool, seed: int) -> nn.Sequential:
+    """Build a network; steps and ReLUs start from the same weights."""
+    net = hs.nets.MLP(hidden=(256, 256), norm=norm)(data.shape, data.outputs, seed)
+    return net if kind == "step" else nn.Sequential(*(nn.ReLU() if isinstance(m, hs.Step) else m for m in net))
+
+
+def train(net: nn.Module, data: hs.data.Data, method: hs.Method[Any], sweeps: int, seed: int) -> float:
+    """Run the sweeps of a method on a network of any activation; return the seconds."""
+    work = hs.Work(data, launched_fabric(), seed, sweeps)
+    start = time.perf_counter()
+    state = method.init(net, work)
+    for sweep in range(sweeps):
+        work.sweep = sweep
+        method.sweep(state, work)
+    return time.perf_counter() - start
+
+
+def stages(share: float) -> dict[str, hs.Activate | None]:
+    """Return what stands on top of the base pruner."""
+    return {
+        "base": None,
+        "negative": hs.Activate(share=share),
+        "two-sided": hs.Activate(share=share, sides=hs.TwoSided()),
+    }
+
+
+def run(options: argparse.Namespace, seed: int) -> None:
+    """Train every network of a seed and write a line for each."""
+    data = hs.data.load(options.data, seed=seed, val_share=VALIDATION[options.data])
+    assert isinstance(data.val, Samples)
+    assert data.test is not None
+    probe = Samples(data.val.x[:10_000], data.val.y[:10_000], data.val.grid)
+    epochs = options.epochs or EPOCHS[options.data]
+    for kind in options.kinds:
+        for sparsity in (0.0, *options.sparsities):
+            for name, stage in (stages(options.share) if sparsity else {"base": None}).items():
+                net = network(kind, data, norm=not options.no_norm, seed=seed)
+                method: hs.Method[Any] = hs.GradientDescent()
+                if sparsity:
+                    method = hs.MagnitudePruning(sparsity, rounds=ROUNDS, rewind=True, activate=stage)
+                seconds = train(net, data, method, epochs * (ROUNDS + 1 if sparsity else 1), seed)
+                rates = hs.dead_rates(net, probe)
+                record(
+                    options.results,
+                    "activate_pruning",
+                    data=data.name,
+                    seed=seed,
+                    kind=kind,
+                    norm=not options.no_norm,
+                    sparsity=sparsity,
+                    pruner=name,
+                    share=options.share,
+                    method=repr(method),
+                    epochs=epochs,
+                    validation=hs.score(net, data.val),
+                    test=None if options.validation else hs.score(net, data.test),
+                    total=rates.total,
+                    dynamic=rates.dynamic,
+                    dead=rates.dead,
+                    layers=[layer.shares | {"distinct": layer.distinct} for layer in rates.layers],
+                    seconds=round(seconds, 1),
+                )
+
+
+def recorded(options: argparse.Namespace) -> dict[tuple[str, str, float], dict[int, dict[str, Any]]]:
+    """Return the lines of these settings, by kind, pruner and sparsity, then by seed; of equal ones the last."""
+    found: dict[tuple[str, str, float], dict[int, dict[str, Any]]] = defaultdict(dict)
+    for text in (options.results / "activate_pruning.jsonl").read_text().splitlines():
+        line = json.loads(text)
+        wanted = {"data": options.data, "norm": not options.no_norm, "share": options.share}
+        if all(line[name] == value for name, value in wanted.items()):
+            found[line["kind"], line["pruner"], line["sparsity"]][line["seed"]] = line
+    return found
+
+
+def mean(values: list[float]) -> tuple[float, float]:
+    """Return mean and standard deviation."""
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def table(options: argparse.Namespace) -> None:
+    """Print accuracy, the paired difference to the base pruner, and the rates."""
+    lines = recorded(options)
+    part = "validation" if options.validation else "test"
+    for (kind, pruner, sparsity), seeds in sorted(lines.items()):
+        accuracy, spread = mean([line[part] for line in seeds.values()])
+        base = lines[kind, "base", sparsity]
+        gains = [100 * (line[part] - base[seed][part]) for seed, line in seeds.items() if seed in base]
+        rates = "  ".join(
+            f"{name} {statistics.mean(line[name] for line in seeds.values()):.1%}"
+            for name in ("total", "dynamic", "dead")
+        )
+        print(
+            f"{kind} {sparsity:4.0%} {pruner:10} {accuracy:.4f} +- {spread:.4f}  paired "
+            "{:+.2f} +- {:.2f} points  ".format(*mean(gains))
+            + f"{rates}  ({len(seeds)} seeds)"
+        )
+
+
+def draw(options: argparse.Namespace, path: Path) -> None:
+    """Draw the gain over the base pruner, and the rates of silent and of dead units, against the sparsity."""
+    lines = recorded(options)
+    kinds = sorted({kind for kind, _, _ in lines})
+    figure = Figure(figsize=(10.5, 2.9 * len(kinds)), layout="constrained")
+    for row, kind in zip(figure.subplots(len(kinds), 3, squeeze=False), kinds, strict=True):
+        sparsities = sorted({sparsity for other, _, sparsity in lines if other == kind and sparsity})
+        places = range(len(sparsities))
+        for pruner, colour in COLOURS.items():
+            cells = [lines[kind, pruner, sparsity] for sparsity in sparsities]
+            base = [lines[kind, "base", sparsity] for sparsity in sparsities]
+            gains = [
+                mean([100 * (line["test"] - other[seed]["test"]) for seed, line in cell.items() if seed in other])
+                for cell, other in zip(cells, base, strict=True)
+            ]
+            middle, spread = zip(*gains, strict=True)
+            row[0].errorbar(places, middle, yerr=spread, color=colour, label=pruner, marker=".", capsize=2)
+            row[1].plot(
+                places, [mean([line["total"] for line in c.values()])[0] for c in cells], color=colour, marker="."
+            )
+            shares = [mean([line["dynamic"] for line in c.values()])[0] for c in cells]
+            row[1].plot(places, shares, color=colour, linestyle=":", marker=".")
+            row[2].plot(
+                places, [mean([line["dead"] for line in c.values()])[0] for c in cells], color=colour, marker="."
+            )
+        row[0].set(ylabel=f"{kind} network", title="test accuracy less the base pruner's, points")
+        row[1].set(title="silent units: total, and dynamic (dotted)", ylim=(0, 1))
+        row[2].set(title="dead hidden units")
+        for axis in row:
+            axis.set_xticks(places, [f"{sparsity:.0%}" for sparsity in sparsities])
+        row[0].legend(fontsize=7)
+    path.mkdir(exist_ok=True)
+    figure.savefig(path / "activate_pruning.png", dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", choices=list(VALIDATION))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="first seed")
+    parser.add_argument("--epochs", type=int, default=None, help="of each round, for a quick look")
+    parser.add_argument("--sparsities", type=float, nargs="+", default=SPARSITIES)
+    parser.add_argument("--kinds", nargs="+", choices=("relu", "step"), default=("relu", "step"))
+    parser.add_argument("--share", type=float, default=0.1, help="of the removals; 0.1 as published")
+    parser.add_argument("--no-norm", action="store_true", help="without batch normalisation")
+    parser.add_argument("--validation", action="store_true", help="do not look at the test part")
+    parser.add_argument("--plot", action="store_true", help="draw all that is recorded for these settings")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=PICTURES)
+    options = parser.parse_args()
+    for seed in range(options.first, options.first + options.seeds):
+        run(options, seed)
+    table(options)
+    if options.plot:
+        draw(options, options.out)
+
+
+if __name__ == "__main__":
+    main()
