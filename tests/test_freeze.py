@@ -248,3 +248,17 @@ def test_verify_sees_a_form_that_differs(digits: hs.data.Data) -> None:
     }
     with pytest.raises(ValueError, match="got none; pass at least one"):
         hs.verify(hard, x[:0])
+
+
+def test_module_that_is_used_twice_is_read_twice() -> None:
+    norm, step = nn.BatchNorm1d(8), hs.Step()
+    with torch.no_grad():
+        norm.running_mean.uniform_(-0.5, 0.5, generator=torch.Generator().manual_seed(0))
+        norm.bias.uniform_(-0.5, 0.5, generator=torch.Generator().manual_seed(1))
+    net = nn.Sequential(nn.Linear(8, 8), norm, step, nn.Linear(8, 8), norm, step, nn.Linear(8, 3)).eval()
+    data = hs.data.from_arrays(
+        torch.rand(300, 8, generator=torch.Generator().manual_seed(2)), torch.arange(300) % 3, name="random"
+    )
+    hard = hs.freeze(net, calibrate=data.train, weight_bits=16)
+    assert hard.rounding is not None
+    assert hard.rounding.steps_changed < 0.01 * hard.rounding.step_outputs

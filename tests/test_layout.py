@@ -59,11 +59,11 @@ ALLOWED = {
     "fit": {"checkpoint", "data", "parts", "progress", "ranks", "report", *LEFT},
     "chain": {"step"},
     "pruning": {"chain", "closed_form", "data", "parts"},
-    "units": {"step"},
+    "units": {"chain", "step"},
     "diagnostics": {"parts", "units"},
     "methods": {"methods", "chain", "convex", "diagnostics", "fit", "parts", "ranks", "nets", "units", *LEFT},
-    "shrink": {"step"},
-    "freeze": {"grid", "hard_layers", "parts", "hardnet", "step"},
+    "shrink": {"chain", "step"},
+    "freeze": {"chain", "grid", "hard_layers", "parts", "hardnet", "step"},
     "run_folder": {"hardnet", "report", "storage", "version"},
 }
 ANYTHING = {"cli", "commands", "__main__", "__init__"}

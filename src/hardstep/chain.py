@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hardstep.step import Sign, Staircase, Step
 
-__all__ = ["Affine", "chain", "half_spaces", "run", "unit_scale", "with_ones"]
+__all__ = ["Affine", "chain", "half_spaces", "leaves", "run", "unit_scale", "with_ones"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +80,17 @@ class Affine:
         values = zip(_statistics(self.norm), (mean, var, (var + self.norm.eps).sqrt(), bias + mean), strict=True)
         for parameter, value in values:
             parameter.copy_(value)
+
+
+def leaves(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the modules of nested `nn.Sequential`s in the order in which they run, those used twice twice."""
+    leaf = None
+    for name, module in net.named_modules(remove_duplicate=False):
+        if leaf is not None and name.startswith(leaf):
+            continue  # a part of a leaf, such as the step of a staircase
+        if not isinstance(module, nn.Sequential) or type(module).forward is not nn.Sequential.forward:
+            leaf = f"{name}." if name else ""
+            yield name, module
 
 
 def chain(net: nn.Module, method: str) -> list[Affine]:

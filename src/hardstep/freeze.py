@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from hardstep.chain import leaves
 from hardstep.grid import Grid
 from hardstep.hard_layers import Conv, Dense, Encoding, Flatten, Layer, Pool
 from hardstep.hardnet import HardNet, Rounding
@@ -68,8 +68,8 @@ def freeze(net: nn.Module, *, calibrate: Part, weight_bits: int = 8) -> HardNet:
     )
     grid = Grid.around(x) if calibrate.grid is None else calibrate.grid
     builder = _Builder(weight_bits, x.shape[1:], Encoding(np.array(1), grid.zero), grid.scale)
-    for name, module in _leaves(net, ""):
-        builder.add(name, module)
+    for name, module in leaves(net):
+        builder.add(name or type(module).__name__, module)
     layers, scale = builder.finish()
     hard = HardNet(x.shape[1:], grid, layers, scale)
     return replace(hard, rounding=_rounding(net, hard, x, builder.units))
@@ -254,15 +254,6 @@ class _Builder:
                 f"a sum over {weight[0].size} inputs could reach {reach.max()}, beyond {LIMIT}",
             )
         return reach
-
-
-def _leaves(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the modules of nested `nn.Sequential`s in order, with their full names."""
-    if not isinstance(module, nn.Sequential):
-        yield name or type(module).__name__, module
-        return
-    for key, child in module.named_children():
-        yield from _leaves(child, f"{name}.{key}" if name else key)
 
 
 def _integers(rows: NDArray[np.float64], bits: int) -> tuple[NDArray[np.integer[Any]], NDArray[np.float64]]:

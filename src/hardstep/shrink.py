@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -12,6 +11,7 @@ from jaxtyping import Float64
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from hardstep.chain import leaves
 from hardstep.step import Sign, Staircase, Step
 
 __all__ = ["Size", "shrink", "size"]
@@ -124,7 +124,7 @@ def _read(net: nn.Module) -> list[_Layer]:
     """Return the linear maps with what stands behind each; refuse what cannot be read."""
     layers: list[_Layer] = []
     used: set[int] = set()
-    for name, module in _leaves(net):
+    for name, module in leaves(net):
         stored = any(True for _ in module.parameters())
         if why := _trouble(module) or "it is used twice" * (stored and id(module) in used):
             raise _refusal(name, module, why)
@@ -137,17 +137,6 @@ def _read(net: nn.Module) -> list[_Layer]:
         if why := _misfit(layer, reader):
             raise _refusal(reader.name, reader.map, why)
     return layers
-
-
-def _leaves(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the modules of nested `nn.Sequential`s in the order in which they run, those used twice twice."""
-    leaf = None
-    for name, module in net.named_modules(remove_duplicate=False):
-        if leaf is not None and name.startswith(leaf):
-            continue  # a part of a leaf, such as the step of a staircase
-        if not isinstance(module, nn.Sequential) or type(module).forward is not nn.Sequential.forward:
-            leaf = f"{name}." if name else ""
-            yield name, module
 
 
 def _trouble(module: nn.Module) -> str:
