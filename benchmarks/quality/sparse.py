@@ -1,9 +1,10 @@
 """Accuracy against sparsity: relaxed variable splitting in its modes and penalties beside magnitude pruning.
 
-    python benchmarks/quality/sparse.py digits [--seeds 3]                  # two minutes on one core
-    python benchmarks/quality/sparse.py fashion-mnist mlp [--seeds 3]       # docs/results.md says how long
-    python benchmarks/quality/sparse.py fashion-mnist convnet [--seeds 3]   # HARDSTEP_DATA set
-    python benchmarks/quality/sparse.py fashion-mnist mlp --seeds 0         # the table of what is recorded
+    python benchmarks/quality/sparse.py digits [--seeds 3]     # ten minutes on one core
+    python benchmarks/quality/sparse.py small [--seeds 3]      # Fashion-MNIST, 10,000 rows, 784-256-256-10: 40 minutes
+    python benchmarks/quality/sparse.py convnet [--seeds 3]    # Fashion-MNIST, 10,000 rows; HARDSTEP_DATA set
+    python benchmarks/quality/sparse.py wide [--seeds 3]       # Fashion-MNIST, all rows, 784-1024-1024-10: hours
+    python benchmarks/quality/sparse.py wide --seeds 0         # the table of what is recorded
 
 Every network of a seed has the same split, initial weights and number of epochs in all (pruning rounds and the phase
 with fixed zeros included), so all are paired. The read-out stays dense. Cardinality meets the share of zeros exactly;
@@ -18,7 +19,7 @@ import json
 import statistics
 import sys
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -32,14 +33,23 @@ from hardstep.parts import Samples
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import RESULTS, record
 
-NETS = {
-    "digits": {"mlp": hs.nets.MLP(hidden=(256, 256))},
-    "fashion-mnist": {
-        "mlp": hs.nets.MLP(hidden=(1024, 1024)),
-        "convnet": hs.nets.ConvNet4(channels=(16, 32), units=256),
-    },
+
+@dataclass(frozen=True)
+class Case:
+    """A network, the number of training rows (None: all) and of epochs."""
+
+    data: str
+    net: hs.nets.MLP | hs.nets.ConvNet4
+    rows: int | None
+    epochs: int
+
+
+CASES = {
+    "digits": Case("digits", hs.nets.MLP(hidden=(256, 256)), None, 30),
+    "small": Case("fashion-mnist", hs.nets.MLP(hidden=(256, 256)), 10_000, 18),
+    "convnet": Case("fashion-mnist", hs.nets.ConvNet4(channels=(8, 16), units=128), 10_000, 15),
+    "wide": Case("fashion-mnist", hs.nets.MLP(hidden=(1024, 1024)), None, 10),
 }
-EPOCHS = {"digits": 30, "fashion-mnist": 15}
 SPARSITIES = (0.8, 0.9, 0.95, 0.98)
 DENSE = "dense"
 
@@ -66,30 +76,32 @@ def zeros(net: nn.Module) -> float:
     return sum(int((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights)
 
 
-def load(options: argparse.Namespace, seed: int) -> hs.data.Data:
-    """Return the data, with the first rows of the training part only if so asked."""
-    data = hs.data.load(options.data, seed=seed)
+def load(case: Case, seed: int) -> hs.data.Data:
+    """Return the data, with the first rows of the training part only if the case says so."""
+    data = hs.data.load(case.data, seed=seed)
     assert isinstance(data.train, Samples)
-    rows = options.rows or len(data.train)
+    rows = case.rows or len(data.train)
     return replace(data, train=Samples(data.train.x[:rows], data.train.y[:rows], data.train.grid))
 
 
 def run(options: argparse.Namespace, seed: int) -> None:
     """Train every network of a seed and write a line for each."""
-    data, epochs = load(options, seed), options.epochs or EPOCHS[options.data]
+    case = CASES[options.case]
+    data, epochs = load(case, seed), options.epochs or case.epochs
     cases: list[tuple[float, str, hs.Method[Any], int]] = [(0.0, DENSE, hs.GradientDescent(), epochs)]
     for sparsity in options.sparsities:
         cases += [(sparsity, name, method, epochs) for name, method in methods(sparsity).items()]
     for sparsity, name, method, sweeps in cases:
         if options.methods and name not in options.methods:
             continue
-        net = NETS[options.data][options.net](data.shape, data.outputs, seed)
+        net = case.net(data.shape, data.outputs, seed)
         report = hs.fit(net, data, method, sweeps=sweeps, seed=seed, progress=False)
         record(
             options.results,
             "sparse",
+            case=options.case,
             data=data.name,
-            net=options.net,
+            net=repr(case.net),
             rows=len(data.train),
             seed=seed,
             sparsity=sparsity,
@@ -110,7 +122,7 @@ def table(options: argparse.Namespace) -> None:
     found: dict[tuple[float, str], dict[int, dict[str, Any]]] = defaultdict(dict)
     for text in (options.results / "sparse.jsonl").read_text().splitlines():
         line = json.loads(text)
-        if (line["data"], line["net"]) == (options.data, options.net):
+        if line["case"] == options.case:
             found[line["sparsity"], line["name"]][line["seed"]] = line
     part = "validation" if options.validation else "test"
     for (sparsity, name), seeds in sorted(found.items()):
@@ -131,11 +143,9 @@ def mean(values: list[float]) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", choices=list(NETS))
-    parser.add_argument("net", nargs="?", choices=("mlp", "convnet"), default="mlp")
+    parser.add_argument("case", choices=list(CASES))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first", type=int, default=0, help="first seed")
-    parser.add_argument("--rows", type=int, default=None, help="training rows; all if not given")
     parser.add_argument("--epochs", type=int, default=None, help="for a quick look")
     parser.add_argument("--sparsities", type=float, nargs="+", default=SPARSITIES)
     parser.add_argument("--methods", nargs="+", default=None, help="names from the table; all if not given")

@@ -151,7 +151,7 @@ class Splitting(Method[_State]):
     penalty: Penalty = field(default_factory=lambda: L0.at(1.5))
     sparse_forward: bool = True
     rho: float = 0.0
-    ramp: float = 0.5
+    ramp: float = 0.2
     freeze_support: float = 1 / 3
     normalise: bool = True
     layers: tuple[str, ...] = ()
