@@ -91,6 +91,7 @@ def run(options: argparse.Namespace, seed: int) -> None:
     cases: list[tuple[float, str, hs.Method[Any], int]] = [(0.0, DENSE, hs.GradientDescent(), epochs)]
     for sparsity in options.sparsities:
         cases += [(sparsity, name, method, epochs) for name, method in methods(sparsity).items()]
+    assert data.test is not None
     for sparsity, name, method, sweeps in cases:
         if options.methods and name not in options.methods:
             continue
@@ -105,7 +106,7 @@ def run(options: argparse.Namespace, seed: int) -> None:
             rows=len(data.train),
             seed=seed,
             sparsity=sparsity,
-            name=name,
+            way=name,
             method=report.method,
             epochs=sweeps,
             zeros=round(zeros(net), 4),
@@ -123,7 +124,7 @@ def table(options: argparse.Namespace) -> None:
     for text in (options.results / "sparse.jsonl").read_text().splitlines():
         line = json.loads(text)
         if line["case"] == options.case:
-            found[line["sparsity"], line["name"]][line["seed"]] = line
+            found[line["sparsity"], line["way"]][line["seed"]] = line
     part = "validation" if options.validation else "test"
     for (sparsity, name), seeds in sorted(found.items()):
         values = [line[part] for line in seeds.values()]
