@@ -54,7 +54,8 @@ def limit(
     """The pair at which the iteration stands still."""
     lr = 1 / (kappa(units) + coupling) if lr is None else lr
     pairs = iterate(population(target, units), start, penalty, coupling=coupling, lr=lr)
-    return next((w, u) for w, u in pairs if fixed_point_residual(w, u, target, units=units, coupling=coupling) < 1e-13)
+    every = islice(pairs, 0, None, 10)
+    return next((w, u) for w, u in every if fixed_point_residual(w, u, target, units=units, coupling=coupling) < 1e-13)
 
 
 def scaled(kind: type[L1 | L0 | TransformedL1], **fields: float) -> Callable[[float, float], Penalty]:
@@ -153,7 +154,7 @@ def test_potential_falls_by_exactly_the_stated_amount(name: str, share: float) -
     penalty, target, start = problem(name, 0.1, coupling, seed=1)
     before = float("inf")
     pairs = iterate(population(target, units), start, penalty, coupling=coupling, lr=lr)
-    for (w, u), (moved, _) in islice(pairwise(pairs), 100):
+    for (w, u), (moved, _) in islice(pairwise(pairs), 60):
         now, then = (potential(x, u, target, penalty, units=units, coupling=coupling) for x in (w, moved))
         z = rest * w + lr * (kappa(units) * target + coupling * u)
         fall = (float(z.norm()) + rest) / (2 * lr) * float((moved - w).square().sum())
@@ -389,9 +390,9 @@ def test_other_rules_recover_the_support_too(rule: Clipped | Sech2) -> None:
 def test_support_is_recovered_from_minibatches(seed: int) -> None:
     units, coupling = 4, 0.5 * kappa(4)
     target, start = planted((64,), 8, seed)
-    lr = 0.03 / (kappa(units) + coupling)
+    lr = 0.05 / (kappa(units) + coupling)
     pull = minibatches(Rectified(), target, units, batch_size=64, seed=seed)
-    *_, (_, u) = islice(iterate(pull, start, L0(0.005 * coupling), coupling=coupling, lr=lr), 801)
+    *_, (_, u) = islice(iterate(pull, start, L0(0.005 * coupling), coupling=coupling, lr=lr), 501)
     assert torch.equal(u != 0, target != 0)
     assert angle(u, target) < 3 * pi / 180
 
