@@ -9,8 +9,9 @@ a tenth of each round's removals are the negative weights that moved least, and 
 split, initial weights and order of rows, so they are paired by seed; they train alike; the last network is scored.
 Fashion-MNIST: 10,000 training rows, 784-256-256-10; the read-out stays dense. ReLU networks are no business of
 `hardstep.fit`, so the method's own `init` and `sweep` are called here, for both kinds. Dead units are counted on up
-to 10,000 validation rows. Each test part is scored once per network. Expected: no gain of more than a point, in either
-direction; see docs/results.md.
+to 10,000 validation rows. Each test part is scored once per network. Expected: level at 80 % zeros, a gain of about a
+point at 98 %, where the base pruner leaves a tenth of the units dead; see docs/results.md. `--layer-wise` looks whether
+that is so too where every layer gets the same sparsity.
 """
 
 from __future__ import annotations
