@@ -210,6 +210,19 @@ def test_angle_never_rises_within_the_basin(seed: int) -> None:
     assert angles[-1] < angles[0]
 
 
+def test_angle_may_rise_beyond_every_coupling_that_the_basin_allows() -> None:
+    units = 4
+    target, start = (torch.tensor([cos(x), sin(x)], dtype=torch.float64) for x in (0.0, pi / 3))
+    turned = {}
+    for share in (1.0, 3.0):
+        coupling = share * coupling_limit(pi / 2, units)
+        penalty = MAKE["l0"][0](0.7, coupling)  # kills the entry that is the teacher's
+        lr = 1 / (kappa(units) + coupling)
+        *_, (w, _) = islice(iterate(population(target, units), start, penalty, coupling=coupling, lr=lr), 2)
+        turned[share] = angle(w, target) - pi / 3
+    assert turned[1.0] < 0 < turned[3.0]
+
+
 @every_penalty
 def test_one_exact_step_lands_within_the_bound_from_anywhere(name: str) -> None:
     units = 6
@@ -318,6 +331,22 @@ def test_support_is_recovered_without_false_entries(name: str) -> None:
         partial += not torch.equal(support(u), true)
     assert recovered >= 4
     assert partial > 0  # the condition is not idle
+
+
+@pytest.mark.parametrize("name", ["l1", "tl1", "group l1"])
+def test_recovery_bound_is_nearly_sharp(name: str) -> None:
+    """A smallest entry (of a group: norm) a little above it stays, one a tenth below it goes."""
+    units, threshold = 8, 0.02
+    coupling = 0.7 * kappa(units)
+    make, groups = MAKE[name]
+    least = recovery_bound(threshold, coupling=coupling, units=units)
+    for share in (1.01, 0.9):
+        target = torch.zeros((6, GROUP) if groups else (6,), dtype=torch.float64)
+        target[0] = share * least * unit(torch.ones_like(target[0]))
+        target[1] = sqrt(1 - (share * least) ** 2) * unit(torch.ones_like(target[1]))
+        start = random(*target.shape, seed=1)
+        _, u = limit(target, start, make(threshold, coupling), units=units, coupling=coupling)
+        assert support(u).tolist() == [share > 1, True, False, False, False, False]
 
 
 @every_threshold
