@@ -28,7 +28,7 @@ from hardstep.no_overlap import (
 from hardstep.rules import BackwardRule, Rectified, Surrogate
 from tests.contracts.test_rules import RULES
 
-CHUNKS = 50
+CHUNKS = 25
 ONES = torch.ones(3, dtype=torch.float64)
 READOUTS = {  # student and teacher
     "ones": (ONES, ONES),
@@ -47,7 +47,7 @@ def filters(theta: float, size: float = 1.0) -> tuple[Tensor, Tensor]:
 
 
 @cache
-def draw(samples: int = 100_000) -> Tensor:
+def draw(samples: int = 50_000) -> Tensor:
     return torch.randn(samples, 3, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
@@ -56,7 +56,7 @@ def assert_mean(patches: Tensor, rule: BackwardRule, arguments: tuple[Tensor, ..
     means = torch.stack([sampled_gradient(rule, part, *arguments, sign=sign) for part in patches.chunk(CHUNKS)])
     error = means.std(dim=0) / CHUNKS**0.5
     assert bool(((means.mean(dim=0) - wanted).abs() < 5 * error).all())
-    assert float(error.max()) < 0.04  # an accuracy worth the name: gradients are of size 1
+    assert float(error.max()) < 0.06  # an accuracy worth the name: gradients are of size 1
 
 
 @pytest.mark.parametrize("theta", [1e-9, 0.3, pi / 2, pi - 1e-9])
@@ -140,7 +140,7 @@ def test_sampled_gradient_is_what_back_propagation_computes(rule: BackwardRule, 
 def test_closed_coarse_gradients_are_the_means_over_samples(readouts: str, sign: bool) -> None:
     for theta in (0.4, 2.6):
         arguments = (*filters(theta, size=1.7), *READOUTS[readouts])
-        patches = draw(400_000)
+        patches = draw(200_000)
         assert_mean(patches, Rectified(), arguments, sign, rectified_gradient(*arguments, sign=sign))
         assert_mean(patches, hs.Identity(), arguments, sign, identity_gradient(*arguments, sign=sign))
 

@@ -9,8 +9,9 @@ a tenth of each round's removals are the negative weights that moved least, and 
 split, initial weights and order of rows, so they are paired by seed; they train alike; the last network is scored.
 Fashion-MNIST: 10,000 training rows, 784-256-256-10; the read-out stays dense. ReLU networks are no business of
 `hardstep.fit`, so the method's own `init` and `sweep` are called here, for both kinds. Dead units are counted on up
-to 10,000 validation rows. Each test part is scored once per network. Expected: no gain of more than a point, in either
-direction; see docs/results.md.
+to 10,000 validation rows. Each test part is scored once per network. Expected: level at 80 % zeros, a gain of about a
+point at 98 %, where the base pruner leaves a tenth of the units dead; see docs/results.md. `--layer-wise` looks whether
+that is so too where every layer gets the same sparsity.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 from torch import nn
 
 import hardstep as hs
@@ -81,7 +83,8 @@ def run(options: argparse.Namespace, seed: int) -> None:
                 net = network(kind, data, norm=not options.no_norm, seed=seed)
                 method: hs.Method[Any] = hs.GradientDescent()
                 if sparsity:
-                    method = hs.MagnitudePruning(sparsity, rounds=ROUNDS, rewind=True, activate=stage)
+                    scope = hs.LayerWise() if options.layer_wise else hs.Global()
+                    method = hs.MagnitudePruning(sparsity, rounds=ROUNDS, rewind=True, scope=scope, activate=stage)
                 seconds = train(net, data, method, epochs * (ROUNDS + 1 if sparsity else 1), seed)
                 rates = hs.dead_rates(net, probe)
                 record(
@@ -112,7 +115,8 @@ def recorded(options: argparse.Namespace) -> dict[tuple[str, str, float], dict[i
     for text in (options.results / "activate_pruning.jsonl").read_text().splitlines():
         line = json.loads(text)
         wanted = {"data": options.data, "norm": not options.no_norm, "share": options.share}
-        if all(line[name] == value for name, value in wanted.items()):
+        scoped = not line["sparsity"] or options.layer_wise == ("scope=LayerWise()" in line["method"])
+        if scoped and all(line[name] == value for name, value in wanted.items()):
             found[line["kind"], line["pruner"], line["sparsity"]][line["seed"]] = line
     return found
 
@@ -166,10 +170,13 @@ def draw(options: argparse.Namespace, path: Path) -> None:
             row[2].plot(
                 places, [mean([line["dead"] for line in c.values()])[0] for c in cells], color=colour, marker="."
             )
-        row[0].set(ylabel=f"{kind} network", title="test accuracy less the base pruner's, points")
-        row[1].set(title="silent units: total, and dynamic (dotted)", ylim=(0, 1))
+        row[0].set(ylabel=f"{kind} network", title="gain in test accuracy, points")
+        row[1].set(title="silent units: total, dynamic dotted", ylim=(0.3, 0.6))
         row[2].set(title="dead hidden units")
+        for axis in row[1:]:
+            axis.yaxis.set_major_formatter(PercentFormatter(1))
         for axis in row:
+            axis.set_xlabel("zeros")
             axis.set_xticks(places, [f"{sparsity:.0%}" for sparsity in sparsities])
         row[0].legend(fontsize=7)
     path.mkdir(exist_ok=True)
@@ -186,6 +193,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", choices=("relu", "step"), default=("relu", "step"))
     parser.add_argument("--share", type=float, default=0.1, help="of the removals; 0.1 as published")
     parser.add_argument("--no-norm", action="store_true", help="without batch normalisation")
+    parser.add_argument("--layer-wise", action="store_true", help="every layer gets the same sparsity")
     parser.add_argument("--validation", action="store_true", help="do not look at the test part")
     parser.add_argument("--plot", action="store_true", help="draw all that is recorded for these settings")
     parser.add_argument("--results", type=Path, default=RESULTS)

@@ -344,7 +344,8 @@ def population(target: Float64[Tensor, "*d"], units: int) -> Gradient:
     >>> population(eye[1], units=2)(eye[0]) / kappa(2)
     tensor([ 1., -1.], dtype=torch.float64)
     """
-    return lambda weight: kappa(units) * (unit(weight) - target)
+    strength = kappa(units)
+    return lambda weight: strength * (unit(weight) - target)
 
 
 def minibatches(
