@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
@@ -180,8 +180,8 @@ class Grouped(Penalty):
             [4., 0.]])
     """
 
-    inner: Penalty
-    layout: Layout
+    inner: Penalty = field(default_factory=L0)
+    layout: Layout = field(default_factory=Columns)
 
     @property
     def convex(self) -> bool:
@@ -205,7 +205,8 @@ class Grouped(Penalty):
         """Scale each group by what the inner prox makes of its norm."""
         norms, sizes = self.norms(v), self.layout.sizes(v)
         moved = self.inner.prox(norms, step * sizes.sqrt() if self.inner.norm else step)
-        scale = torch.where(moved == norms, 1.0, moved / torch.where(norms > 0, norms, 1.0))
+        scale = moved / torch.where(norms > 0, norms, 1.0)  # 0 where a norm underflows before its entries do
+        scale = torch.where((moved == norms) & (norms > 0), 1.0, scale)
         return self.layout.join(self.layout.split(v) * scale[:, None], v)
 
     def eased(self, share: float) -> Grouped:
@@ -240,9 +241,9 @@ class SparseGroupL0(Penalty):
             [0., 0.]])
     """
 
-    entry: float
-    group: float
-    layout: Layout
+    entry: float = 1e-4
+    group: float = 1e-3
+    layout: Layout = field(default_factory=Columns)
     convex = False
 
     def __post_init__(self) -> None:

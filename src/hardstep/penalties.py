@@ -330,7 +330,7 @@ class Cardinality(Penalty):
     tensor([ 0., -3.,  2.])
     """
 
-    keep: float | int
+    keep: float | int = 0.1
     ease: float = 1.0
     separable = False
     convex = False

@@ -257,3 +257,9 @@ def test_columns_may_span_the_positions_of_a_channel() -> None:
 def test_bad_numbers_are_named(make: Callable[[], object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_group_whose_norm_underflows_is_zero() -> None:
+    tiny = torch.full((2, 4), 1e-24)
+    for inner in (hs.L0(1.0), hs.L1(1.0)):
+        assert not hs.Grouped(inner, hs.Rows()).prox(tiny, 1.0).any()
