@@ -21,6 +21,7 @@ COMMANDS = {
     "benchmarks/quality/sparse.py": [
         *("digits", "--seeds", "1", "--epochs", "6", "--sparsities", "0.8", "--results", "{tmp}"),
     ],
+    "benchmarks/quality/sparse_units.py": ["digits", "--seeds", "1", "--epochs", "3", "--results", "{tmp}"],
     "benchmarks/quality/planted_support.py": ["population", "--seeds", "2", "--steps", "5", "--results", "{tmp}"],
     "benchmarks/speed/bcd_sweep.py": ["--rounds", "1", "--rows", "4000", "--results", "{tmp}"],
     "benchmarks/quality/prune_units.py": ["digits", "--seeds", "1", "--sweeps", "1", "--results", "{tmp}"],
