@@ -90,7 +90,7 @@ def leaves(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             continue  # a part of a leaf, such as the step of a staircase
         if not isinstance(module, nn.Sequential) or type(module).forward is not nn.Sequential.forward:
             leaf = f"{name}." if name else ""
-            yield name, module
+            yield name or type(module).__name__, module
 
 
 def chain(net: nn.Module, method: str) -> list[Affine]:

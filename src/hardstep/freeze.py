@@ -69,7 +69,7 @@ def freeze(net: nn.Module, *, calibrate: Part, weight_bits: int = 8) -> HardNet:
     grid = Grid.around(x) if calibrate.grid is None else calibrate.grid
     builder = _Builder(weight_bits, x.shape[1:], Encoding(np.array(1), grid.zero), grid.scale)
     for name, module in leaves(net):
-        builder.add(name or type(module).__name__, module)
+        builder.add(name, module)
     layers, scale = builder.finish()
     hard = HardNet(x.shape[1:], grid, layers, scale)
     return replace(hard, rounding=_rounding(net, hard, x, builder.units))

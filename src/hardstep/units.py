@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from hardstep.chain import leaves
 from hardstep.step import Sign, Staircase, Step
 
 __all__ = ["Hidden", "certified", "codes", "hidden_layers"]
@@ -71,7 +72,7 @@ def hidden_layers(net: nn.Module) -> list[Hidden]:
     open_layer: tuple[str, nn.Linear | nn.Conv2d] | None = None
     norm: _BatchNorm | None = None
     signs = False
-    for name, module in _leaves(net, ""):
+    for name, module in leaves(net):
         if isinstance(module, nn.Linear | nn.Conv2d):
             open_layer, norm = (name, module), None
         elif isinstance(module, _BatchNorm) and open_layer is not None and norm is None and module.track_running_stats:
@@ -95,7 +96,7 @@ def codes(net: nn.Module, x: Float[Tensor, "n ..."]) -> Iterator[tuple[Hidden, I
     0 is silent (of `Sign`: -1), 1 firing; of a `Staircase` the number of stairs.
     """
     layers = iter(hidden_layers(net))
-    for _, module in _leaves(net, ""):
+    for _, module in leaves(net):
         x = module(x)
         if isinstance(module, Activation):
             layer = next(layers)
@@ -124,7 +125,7 @@ def certified(
     layers = iter(hidden_layers(exact))
     lo, hi = low.double()[None], high.double()[None]
     found = []
-    for _, module in _leaves(exact, ""):
+    for _, module in leaves(exact):
         if isinstance(module, nn.Linear | nn.Conv2d):
             lo, hi = _bound(module, lo, hi, -unit), _bound(module, hi, lo, unit)
         elif isinstance(module, _BatchNorm):
@@ -167,13 +168,3 @@ def _normalised(norm: _BatchNorm, lo: Tensor, hi: Tensor, unit: float) -> tuple[
     size = scale.abs() * (torch.maximum(lo.abs(), hi.abs()) + 2 * around) + norm(torch.zeros_like(lo)).abs()
     ends = norm(lo), norm(hi)
     return torch.minimum(*ends) - 8 * unit * size, torch.maximum(*ends) + 8 * unit * size
-
-
-def _leaves(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the modules of nested `nn.Sequential`s in order, with their full names; a module used twice, twice."""
-    if not isinstance(module, nn.Sequential):
-        yield name or type(module).__name__, module
-        return
-    for key, child in module._modules.items():
-        if child is not None:
-            yield from _leaves(child, f"{name}.{key}" if name else key)
