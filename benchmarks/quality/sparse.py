@@ -61,6 +61,11 @@ def methods(sparsity: float) -> dict[str, hs.Method[Any]]:
         "one-shot magnitude": hs.MagnitudePruning(sparsity),
         "iterative magnitude": hs.MagnitudePruning(sparsity, rounds=4),
         "iterative magnitude, rewound": hs.MagnitudePruning(sparsity, rounds=4, rewind=True),
+        "one-shot magnitude by layer": hs.MagnitudePruning(sparsity, scope=hs.LayerWise()),
+        "iterative magnitude by layer": hs.MagnitudePruning(sparsity, rounds=4, scope=hs.LayerWise()),
+        "iterative magnitude by layer, rewound": hs.MagnitudePruning(
+            sparsity, rounds=4, rewind=True, scope=hs.LayerWise()
+        ),
         "A, cardinality": hs.Splitting(penalty=keep, sparse_forward=False, rho=0.05),
         "B, cardinality": hs.Splitting(penalty=keep, rho=0.01),
         "C, cardinality": hs.Splitting(penalty=keep),
@@ -129,7 +134,7 @@ def table(options: argparse.Namespace) -> None:
     for (sparsity, name), seeds in sorted(found.items()):
         values = [line[part] for line in seeds.values()]
         against = ""
-        for other in ((0.0, DENSE), (sparsity, "iterative magnitude")):
+        for other in ((0.0, DENSE), (sparsity, "iterative magnitude by layer")):
             pairs = [100 * (seeds[s][part] - found[other][s][part]) for s in seeds if s in found[other]]
             if pairs:
                 against += "  {:+.2f} +- {:.2f}".format(*mean(pairs)) + f" against {other[1]}"
