@@ -35,6 +35,7 @@ class Script(Method[Scripted]):
 
     labels: tuple[int, ...] = ()
     objectives: tuple[float, ...] = field(default=())
+    inadmissible: int = 0  # sweeps at the beginning
 
     def init(self, net: nn.Module, work: Work) -> Scripted:
         return Scripted(net)
@@ -47,7 +48,11 @@ class Script(Method[Scripted]):
             readout.bias[self.labels[state.turn]] = 1
         state.turn += 1
         objective = self.objectives[state.turn - 1] if self.objectives else 1.0
-        return Sweep(objective, stop="the script ended" if state.turn == len(self.labels) else "")
+        return Sweep(
+            objective,
+            stop="the script ended" if state.turn == len(self.labels) else "",
+            admissible=state.turn > self.inadmissible,
+        )
 
 
 def uneven() -> hs.data.Data:
@@ -62,6 +67,21 @@ def test_best_network_is_kept_and_patience_counts_from_it() -> None:
     assert report.stopped == "no better validation score for 3 sweeps"
     assert (len(report.records), report.best) == (5, 1)
     assert net[-1].bias.argmax() == 2
+
+
+def test_admissible_network_is_kept_before_any_other_and_patience_counts_from_it() -> None:
+    net = hs.nets.mlp(3, 4, 3)
+    script = Script((2, 2, 2, 2, 0, 1, 0, 0, 2), inadmissible=4)
+    report = hs.fit(net, uneven(), script, sweeps=9, patience=2, progress=False)
+    assert [record.admissible for record in report.records] == [False] * 4 + [True] * 4
+    assert report.best == 5
+    assert report.stopped == "no better validation score for 2 sweeps"
+    assert net[-1].bias.argmax() == 1
+
+
+def test_fit_that_ends_before_any_admissible_network_keeps_the_best() -> None:
+    report = hs.fit(hs.nets.mlp(3, 4, 3), uneven(), Script((0, 2, 1), inadmissible=9), patience=1, progress=False)
+    assert (report.best, report.stopped) == (1, "the script ended")
 
 
 def test_later_of_equal_networks_is_kept_and_a_method_can_stop() -> None:

@@ -182,7 +182,8 @@ def fit(
     seed
         Source of all randomness of the fit; the caller's generators are left alone.
     patience
-        Stop after so many sweeps without a better validation score; None never stops early.
+        Stop after so many sweeps without a better validation score, counted from the first admissible sweep; None never
+        stops early.
     folder
         Where a checkpoint is written after each sweep. If it holds one of the same fit, the fit goes on from
         there and ends in the same bits as an unbroken one.
@@ -287,7 +288,8 @@ class _Run:
             # of equals the later one; but patience counts from the last real gain
             self.best, self.best_net = done, deepcopy(self.net.state_dict())
         self.stopped = result.stop
-        if not self.stopped and patience is not None and val is not None and done - self._last_gain() >= patience:
+        counts = val is not None and self.records[self.best].admissible
+        if not self.stopped and patience is not None and counts and done - self._last_gain() >= patience:
             self.stopped = f"no better validation score for {patience} sweeps"
         if not self.stopped and done + 1 == work.sweeps:
             self.stopped = f"all {work.sweeps} sweeps done"
