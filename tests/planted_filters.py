@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from hardstep.cardinality import Cardinality
 from hardstep.group_penalties import Grouped, Rows
 from hardstep.no_overlap import kappa, population, unit
-from hardstep.penalties import L0, L1, Cardinality, NoPenalty, Penalty, TransformedL1
+from hardstep.penalties import L0, L1, NoPenalty, Penalty, TransformedL1
 from hardstep.relaxed_splitting import fixed_point_residual, iterate
 
 GROUP = 5  # entries of a group; a filter of several groups has the shape (groups, GROUP)

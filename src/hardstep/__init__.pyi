@@ -1,5 +1,6 @@
 from . import data as data
 from . import nets as nets
+from .cardinality import Cardinality
 from .convex.corrections import Correction, GroupLasso, Ridge
 from .convex.oracle_ascent import BatchedAscent
 from .convex.sliding import Sliding
@@ -22,7 +23,7 @@ from .methods.magnitude import Global, LayerWise, MagnitudePruning
 from .methods.margin_bcd import Fits, MarginBCD
 from .methods.random_features import RandomFeatures
 from .methods.splitting import Splitting
-from .penalties import L0, L1, L2, Cardinality, NoPenalty, Penalty, Separable, TransformedL1
+from .penalties import L0, L1, L2, NoPenalty, Penalty, Separable, TransformedL1
 from .pruning import BackwardElimination, ColumnNorm, ColumnsL20, RowsL20, UnitChoice, prune_units
 from .report import Record, Report
 from .rules import BackwardRule, Clipped, Identity, Rectified, ReSTE, Sech2, Surrogate

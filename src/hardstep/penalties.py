@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["L0", "L1", "L2", "Cardinality", "NoPenalty", "Penalty", "Separable", "TransformedL1"]
+__all__ = ["L0", "L1", "L2", "NoPenalty", "Penalty", "Separable", "TransformedL1", "above", "not_negative"]
 
 
 class Penalty(ABC):
@@ -181,7 +181,7 @@ class L0(Penalty):
 
     def prox(self, v: Float[Tensor, "*n"], step: float | Tensor) -> Float[Tensor, "*n"]:
         """Keep what is worth its price: |v| > sqrt(2 strength step)."""
-        return _above(v, (2 * self.strength * step) ** 0.5)
+        return above(v, (2 * self.strength * step) ** 0.5)
 
     def eased(self, share: float) -> L0:
         """Return it with this share of the threshold."""
@@ -313,68 +313,13 @@ class Separable(Penalty):
         return replace(self, l0=share**2 * self.l0, l1=share * self.l1)
 
 
-@dataclass(frozen=True)
-class Cardinality(Penalty):
-    """At most so many nonzero entries: P = 0 or infinite; the prox keeps the largest, of equals the first.
-
-    Parameters
-    ----------
-    keep
-        Share of the entries in (0, 1), or their number, >= 1; 1.0 keeps all.
-    ease
-        How far on the way from all entries to `keep`, 0 to 1.
-
-    Examples
-    --------
-    >>> Cardinality(2).prox(torch.tensor([1.0, -3.0, 2.0]), step=1.0)
-    tensor([ 0., -3.,  2.])
-    """
-
-    keep: float | int = 0.1
-    ease: float = 1.0
-    separable = False
-    convex = False
-
-    def __post_init__(self) -> None:
-        if not (0 < self.keep <= 1 if isinstance(self.keep, float) else self.keep >= 1):
-            raise ValueError(f"keep is a share in (0, 1] or a number of entries >= 1, got {self.keep}")
-        if not 0 <= self.ease <= 1:
-            raise ValueError(f"ease is a share in [0, 1], got {self.ease}")
-
-    def count(self, size: int) -> int:
-        """Return how many of so many entries stay."""
-        keep = max(1, round(self.keep * size)) if isinstance(self.keep, float) else min(self.keep, size)
-        return round(size - self.ease * (size - keep))
-
-    def value(self, w: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
-        """Return 0 where few enough entries are nonzero, else infinity."""
-        return w.new_tensor(0.0 if int((w != 0).sum()) <= self.count(w.numel()) else inf)
-
-    def prox(self, v: Float[Tensor, "*n"], step: float | Tensor) -> Float[Tensor, "*n"]:
-        """Set all but the largest to 0; the step does not matter."""
-        size, count = v.abs().flatten(), self.count(v.numel())
-        if count == size.numel():
-            return v
-        largest = float(size.kthvalue(size.numel() - count).values)  # of those that go
-        kept = _above(v, largest)
-        missing = count - int((kept != 0).sum())
-        if missing and largest > 0:  # equals of it stay, the first ones
-            ties = torch.nonzero(size == largest)[:missing, 0]
-            kept.view(-1)[ties] = v.reshape(-1)[ties]
-        return kept
-
-    def eased(self, share: float) -> Cardinality:
-        """Return it with this share of the entries to go gone."""
-        return replace(self, ease=share * self.ease)
-
-
 def not_negative(name: str, strength: float) -> None:
     """Raise a ValueError unless a strength is finite and at least 0."""
     if not (strength >= 0 and isfinite(strength)):
         raise ValueError(f"{name} must be finite and at least 0 (0 turns the penalty off), got {strength}")
 
 
-def _above(v: Tensor, threshold: float | Tensor) -> Tensor:
+def above(v: Tensor, threshold: float | Tensor) -> Tensor:
     """Return v where |v| is above the threshold, else 0."""
     if isinstance(threshold, Tensor):
         return torch.where(v.abs() > threshold, v, 0.0)

@@ -263,3 +263,20 @@ def test_group_whose_norm_underflows_is_zero() -> None:
     tiny = torch.full((2, 4), 1e-24)
     for inner in (hs.L0(1.0), hs.L1(1.0)):
         assert not hs.Grouped(inner, hs.Rows()).prox(tiny, 1.0).any()
+
+
+@pytest.mark.parametrize("share", [0.001, 0.3, 0.95, 0.9999])
+@pytest.mark.parametrize("kind", ["normal", "sorted", "ties", "mostly zero"])
+def test_cardinality_of_many_entries_keeps_the_largest(kind: str, share: float) -> None:
+    v = torch.randn(300_000, generator=torch.Generator().manual_seed(4))
+    if kind == "sorted":
+        v = v.sort().values
+    if kind == "ties":
+        v = (3 * v).round()
+    if kind == "mostly zero":
+        v = v * (torch.arange(len(v)) % 37 == 0)
+    kept = hs.Cardinality(share).prox(v, 1.0)
+    wanted = torch.zeros_like(v)
+    largest = v.abs().argsort(descending=True, stable=True)[: round(share * len(v))]
+    wanted[largest] = v[largest]
+    assert torch.equal(kept, wanted)
