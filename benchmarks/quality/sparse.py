@@ -47,7 +47,7 @@ class Case:
 CASES = {
     "digits": Case("digits", hs.nets.MLP(hidden=(256, 256)), None, 30),
     "small": Case("fashion-mnist", hs.nets.MLP(hidden=(256, 256)), 10_000, 18),
-    "convnet": Case("fashion-mnist", hs.nets.ConvNet4(channels=(8, 16), units=128), 10_000, 15),
+    "convnet": Case("fashion-mnist", hs.nets.ConvNet4(channels=(8, 16), units=128), 10_000, 8),
     "wide": Case("fashion-mnist", hs.nets.MLP(hidden=(1024, 1024)), None, 10),
 }
 SPARSITIES = (0.8, 0.9, 0.95, 0.98)

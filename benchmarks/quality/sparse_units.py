@@ -1,9 +1,9 @@
 """Half of the hidden units removed: bytes and MACs before and after, accuracy against dense, outputs the same.
 
     python benchmarks/quality/sparse_units.py digits [--seeds 3]  # a minute on one core
-    python benchmarks/quality/sparse_units.py fashion-mnist [--seeds 3]  # half an hour on one core; HARDSTEP_DATA set
+    python benchmarks/quality/sparse_units.py fashion-mnist [--seeds 3]  # ten minutes on one core; HARDSTEP_DATA set
 
-Networks of three hidden layers of equal width (1,024 on Fashion-MNIST, 20,000 training rows), all trained for the same
+Networks of three hidden layers of equal width (1,024 on Fashion-MNIST, 10,000 training rows), all trained for the same
 number of epochs: dense; relaxed splitting with at most so many columns in every layer that reads hidden units, the
 read-out too; `prune_units` after two thirds of the epochs, trained on for the rest. Splitting leaves units that nobody
 reads; `shrink` takes them out of the PyTorch network, `simplify` out of the frozen one. The frozen scores of the test
@@ -30,8 +30,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import RESULTS, record
 
 WIDTH = {"digits": 128, "fashion-mnist": 1024}
-ROWS = {"digits": None, "fashion-mnist": 20_000}
-EPOCHS = {"digits": 30, "fashion-mnist": 12}
+ROWS = {"digits": None, "fashion-mnist": 10_000}
+EPOCHS = {"digits": 30, "fashion-mnist": 10}
 WAYS = ("dense", "splitting", "prune_units")
 
 
