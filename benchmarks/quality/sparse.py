@@ -111,7 +111,7 @@ def run(options: argparse.Namespace, seed: int) -> None:
             rows=len(data.train),
             seed=seed,
             sparsity=sparsity,
-            way=name,
+            way=name if sweeps == case.epochs else f"{name}, {sweeps} epochs",
             method=report.method,
             epochs=sweeps,
             zeros=round(zeros(net), 4),
@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("case", choices=list(CASES))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first", type=int, default=0, help="first seed")
-    parser.add_argument("--epochs", type=int, default=None, help="for a quick look")
+    parser.add_argument("--epochs", type=int, default=None, help="other than those of the case; the name says so")
     parser.add_argument("--sparsities", type=float, nargs="+", default=SPARSITIES)
     parser.add_argument("--methods", nargs="+", default=None, help="names from the table; all if not given")
     parser.add_argument("--validation", action="store_true", help="do not look at the test part")
