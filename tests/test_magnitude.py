@@ -70,7 +70,9 @@ def test_alive_weights_are_counted_exactly_in_every_round(
     assert [sweep.admissible for sweep in found] == [current == 3 for current in rounds]
     for sweep, current in zip(found, rounds, strict=True):
         share = 0.07 ** (current / 3)
-        zeros = {name: round(sweep.extra[f"sparsity {name}"] * n) for name, n in ENTRIES.items()}
+        zeros = {
+            name: round(sweep.extra[f"sparsity {name.removesuffix('.weight')}"] * n) for name, n in ENTRIES.items()
+        }
         assert sum(zeros.values()) == round(sweep.extra["sparsity"] * sum(ENTRIES.values()))
         if scope == hs.Global():
             assert sum(zeros.values()) == sum(ENTRIES.values()) - round(sum(ENTRIES.values()) * share)
@@ -107,9 +109,14 @@ def test_read_out_biases_and_normalisation_are_not_pruned_unless_asked_for(digit
     assert all(bool((value != 0).all()) for value in net.parameters() if value.ndim == 1)
     assert bool((net[-1].weight != 0).all())
     net = NET(digits.shape, 10)
-    hs.fit(net, digits, hs.MagnitudePruning(0.9, read_out=True, base=BASE), sweeps=2, progress=False)
+    hs.fit(net, digits, hs.MagnitudePruning(0.9, layers=("1", "4", "7"), base=BASE), sweeps=2, progress=False)
     assert sum(int((weight != 0).sum()) for weight in matrices(net)) == round(0.1 * (sum(ENTRIES.values()) + 200))
     assert not bool((net[-1].weight != 0).all())
+
+
+def test_layer_that_is_not_there_is_named_with_those_that_are(digits: hs.data.Data) -> None:
+    with pytest.raises(ValueError, match=r"no layer 'hidden' with weights; it has 1, 4, 7"):
+        hs.fit(NET(digits.shape, 10), digits, hs.MagnitudePruning(layers=("hidden",)), sweeps=2, progress=False)
 
 
 def test_network_that_is_kept_is_sparse_though_a_dense_one_scored_better(digits: hs.data.Data) -> None:
@@ -357,7 +364,7 @@ def test_what_cannot_be_pruned_so_far_is_named_with_a_remedy(digits: hs.data.Dat
     with pytest.raises(ValueError, match=r"3 rounds .* need at least 4 sweeps, got sweeps=3; give more sweeps"):
         hs.fit(net, digits, hs.MagnitudePruning(rounds=3), sweeps=3, progress=False)
     layerwise = hs.MagnitudePruning(0.9999, scope=hs.LayerWise(), base=BASE)
-    with pytest.raises(ValueError, match=r"leaves 0 of 2560 weights, so that layer '1.weight' would lose its last"):
+    with pytest.raises(ValueError, match=r"leaves 0 of 2560 weights, so that layer '1' would lose its last"):
         hs.fit(net, digits, layerwise, sweeps=2, progress=False)
     with torch.no_grad():
         net[4].weight.mul_(1e-6)

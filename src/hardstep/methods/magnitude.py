@@ -88,8 +88,8 @@ class MagnitudePruning(Method[_State]):
         Which weights are ranked together: `Global()` or `LayerWise()`.
     activate
         How a share of each round's removals is spent on units that seldom or nearly always fire; None not at all.
-    read_out
-        Whether the last layer is pruned too.
+    layers
+        Names of the modules to prune; empty for all but the read-out.
     base
         How each round trains.
 
@@ -118,7 +118,7 @@ class MagnitudePruning(Method[_State]):
     rewind: bool = False
     scope: Global | LayerWise = field(default_factory=Global)
     activate: Activate | None = None
-    read_out: bool = False
+    layers: tuple[str, ...] = ()
     base: GradientDescent = field(default_factory=GradientDescent)
 
     def __post_init__(self) -> None:
@@ -134,10 +134,13 @@ class MagnitudePruning(Method[_State]):
                 f"{self.rounds} rounds of pruning after a dense one need at least {self.rounds + 1} sweeps, got "
                 f"sweeps={work.sweeps}; give more sweeps or fewer rounds"
             )
-        matrices = [(name, weight) for name, weight in net.named_parameters() if weight.ndim > 1]
-        named = dict(matrices if self.read_out else matrices[:-1])
+        weights = [(name.rpartition(".")[0], weight) for name, weight in net.named_parameters() if weight.ndim > 1]
+        found = dict(weights)
+        if unknown := [name for name in self.layers if name not in found]:
+            raise ValueError(f"the network has no layer {unknown[0]!r} with weights; it has {', '.join(found)}")
+        named = {name: found[name] for name in self.layers or list(found)[:-1]}
         if not named:
-            raise ValueError("there is no layer to prune below the read-out; set read_out=True or add a layer")
+            raise ValueError("there is no layer to prune below the read-out; name it in layers, or add one")
         for group in self.scope.groups(len(named)):
             entries = sum(list(named.values())[i].numel() for i in group)
             if (left := self._left(entries, self.rounds)) < len(group):
