@@ -65,14 +65,19 @@ def largest_margin(rows: Float64[np.ndarray, "m p"], free: int) -> Program:
     equations[:boxed, count:] = residual
     equations[-1, :count] = 1
     price = np.r_[np.zeros(count), np.ones(2 * boxed)]
-    result = _solved(price, equations, np.r_[np.zeros(width), 1.0], inf)
+    result = _solved(price, equations, np.r_[np.zeros(width), 1.0], np.array(inf))
     return Program(max(float(result.fun), 0.0), -np.asarray(result.eqlin.marginals[:-1]), result.x[:count])
 
 
-def least_slack(rows: Float64[np.ndarray, "m p"]) -> Program:
-    """Solve min_v sum_i max(0, 1 - (A v)_i); it is 0 exactly where A v > 0 has a solution.
+def least_slack(rows: Float64[np.ndarray, "m p"], prices: Float64[np.ndarray, " m"] | None = None) -> Program:
+    """Solve min_v sum_i c_i max(0, 1 - (A v)_i); it is 0 exactly where A v > 0 has a solution.
 
-    Solved as its dual, max_l sum l with A'l = 0 and 0 <= l <= 1, which has as many equations as weights.
+    Solved as its dual, max_l sum l with A'l = 0 and 0 <= l <= c, which has as many equations as weights.
+
+    Parameters
+    ----------
+    prices
+        c, > 0; None for 1: how many rows are alike.
 
     Raises
     ------
@@ -81,20 +86,22 @@ def least_slack(rows: Float64[np.ndarray, "m p"]) -> Program:
 
     References
     ----------
-    Bennett and Mangasarian 1992 [bennett1992], with one price for every row.
+    Bennett and Mangasarian 1992 [bennett1992]. Differs: other prices.
 
     Examples
     --------
     >>> least_slack(np.array([[1.0], [-1.0]])).value
     2.0
     """
-    result = _solved(-np.ones(len(rows)), rows.T, np.zeros(rows.shape[1]), 1.0)
+    top = np.ones(len(rows)) if prices is None else prices
+    result = _solved(-np.ones(len(rows)), rows.T, np.zeros(rows.shape[1]), top)
     weights = -np.asarray(result.eqlin.marginals)
-    return Program(float(np.maximum(1 - rows @ weights, 0).sum()), weights, result.x)
+    return Program(float(top @ np.maximum(1 - rows @ weights, 0)), weights, result.x)
 
 
-def _solved(price: NDArray[Any], equations: NDArray[Any], right: NDArray[Any], top: float) -> Any:
-    result = linprog(price, A_eq=equations, b_eq=right, bounds=(0, top), method="highs-ds")
+def _solved(price: NDArray[Any], equations: NDArray[Any], right: NDArray[Any], top: NDArray[Any]) -> Any:
+    bounds = np.stack([np.zeros(len(price)), np.broadcast_to(top, price.shape)], axis=1)
+    result = linprog(price, A_eq=equations, b_eq=right, bounds=bounds, method="highs-ds")
     if result.status != 0:
         raise ArithmeticError(f"the linear program of {equations.shape} was not solved: {result.message}")
     return result

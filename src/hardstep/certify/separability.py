@@ -23,7 +23,8 @@ from hardstep.certify.alternatives import (
     whole_weights,
 )
 
-__all__ = ["Separation", "check", "class_rows", "dichotomies", "separate", "separate_classes", "unit_rows"]
+__all__ = ["Separation", "check", "clash", "class_rows", "dichotomies", "right_exactly"]
+__all__ += ["separate", "separate_classes", "unit_rows"]
 
 TOL = 1e-7  # of the programs, relative to the largest number of the rows
 ENTRIES = 2 * 10**7  # of a program
@@ -103,11 +104,11 @@ def separate(x: Shaped[np.ndarray, "n d"], t: Shaped[np.ndarray, " n"]) -> Separ
     x, wanted = _checked(x, t), np.asarray(t) > 0
     if wanted.all() or not wanted.any():
         always = 1 if wanted.any() else -1
-        line = (*[0] * x.shape[1], always)
-        return Separation(True, np.zeros((1, x.shape[1])), np.array([float(always)]), inf, (line,))
-    clash = _clash(x, wanted)
-    if clash is not None:
-        return _refusal((1, x.shape[1]), [int(i in clash) for i in range(len(x))])
+        constant = ((*[0] * x.shape[1], always),)
+        return Separation(True, np.zeros((1, x.shape[1])), np.array([float(always)]), inf, constant)
+    alike = clash(x, wanted)
+    if alike is not None:
+        return _refusal((1, x.shape[1]), [int(i in alike) for i in range(len(x))])
     whole, power = whole_rows(x)
     side, ones = np.where(wanted, 1, -1)[:, None], _with_ones(whole, power)
     margin, doubtful = 0.0, None
@@ -155,9 +156,9 @@ def separate_classes(x: Shaped[np.ndarray, "n d"], y: Integer[np.ndarray, " n"],
     x, shape = _checked(x, y), (classes, x.shape[1])
     if classes < 2 or y.min() < 0 or y.max() >= classes:
         raise ValueError(f"labels must lie in 0..{classes - 1} with at least 2 classes, got {y.min()} to {y.max()}")
-    clash = _clash(x, y)
-    if clash is not None:
-        (i, j), other = clash, _others(y, classes)
+    alike = clash(x, y)
+    if alike is not None:
+        (i, j), other = alike, _others(y, classes)
         blamed = (np.arange(len(x))[:, None] == i) & (other == y[j]) | (np.arange(len(x))[:, None] == j) & (
             other == y[i]
         )
@@ -255,9 +256,7 @@ def check(separation: Separation, x: Shaped[np.ndarray, "n d"], t: Shaped[np.nda
         return bool(((product(ones, list(separation.whole[0])) > 0) == (np.asarray(t) > 0)).all())
     if separation.separable:
         scores = np.stack([product(ones, list(line)) for line in separation.whole], axis=1)
-        own = scores[np.arange(len(x)), t]
-        scores[np.arange(len(x)), t] = own - 1
-        return bool((own > scores.max(axis=1)).all())
+        return _highest(scores, t)
     rows = np.where(np.asarray(t) > 0, 1, -1)[:, None] * ones if classes == 1 else class_rows(ones, t, classes)
     weights = list(separation.multipliers)
     fits = len(weights) == len(rows) and min(weights) >= 0 and any(weights)
@@ -278,6 +277,8 @@ def dichotomies(x: Shaped[np.ndarray, "n d"], *, limit: int = 1000) -> Bool[np.n
     ------
     ValueError
         If there are more.
+    ArithmeticError
+        If one of them could not be decided exactly.
 
     References
     ----------
@@ -291,12 +292,45 @@ def dichotomies(x: Shaped[np.ndarray, "n d"], *, limit: int = 1000) -> Bool[np.n
     x = _checked(x, np.zeros(len(x)))
     found = [[True]]
     for end in range(2, len(x) + 1):
-        longer = ([*pattern, bit] for pattern in found for bit in (False, True))
-        found = [pattern for pattern in longer if separate(x[:end], np.array(pattern)).separable]
+        longer = [[*pattern, bit] for pattern in found for bit in (False, True)]
+        answers = [separate(x[:end], np.array(pattern)) for pattern in longer]
+        if not all(answer.exact for answer in answers):
+            raise ArithmeticError(f"a pattern of the first {end} rows could not be decided without rounding")
+        found = [pattern for pattern, answer in zip(longer, answers, strict=True) if answer.separable]
         if 2 * len(found) > limit:
             raise ValueError(f"there are more than {limit} patterns of one unit on {len(x)} rows; raise limit")
     half = np.array(found, bool)
     return np.concatenate([half, ~half])
+
+
+def clash(x: Float64[np.ndarray, "n d"], labels: Shaped[np.ndarray, " n"]) -> tuple[int, int] | None:
+    """Return two rows that are alike and have different labels, if there are any.
+
+    Examples
+    --------
+    >>> clash(np.array([[1.0], [2.0], [1.0]]), np.array([0, 1, 1]))
+    (0, 2)
+    """
+    _, first, group = np.unique(x + 0.0, axis=0, return_index=True, return_inverse=True)
+    first = first[group.reshape(-1)]
+    differing = np.flatnonzero(labels != labels[first])
+    return (int(first[differing[0]]), int(differing[0])) if len(differing) else None
+
+
+def right_exactly(
+    x: Shaped[np.ndarray, "n d"], readout: Float64[np.ndarray, "k d1"], y: Integer[np.ndarray, " n"]
+) -> bool:
+    """Return whether a read-out (w, b) gives every label the one highest score, computed without rounding.
+
+    Examples
+    --------
+    >>> right_exactly(np.array([[0], [1]]), np.array([[0.0, 0.5], [1.0, 0.0]]), np.array([0, 1]))
+    True
+    """
+    whole, power = whole_rows(np.asarray(x, np.float64))
+    lines, _ = whole_rows(readout)
+    scores = [product(_with_ones(whole, power), [int(value) for value in line]) for line in lines]
+    return _highest(np.stack(scores, axis=1), y)
 
 
 def _checked(x: NDArray[Any], t: NDArray[Any]) -> NDArray[np.float64]:
@@ -307,14 +341,6 @@ def _checked(x: NDArray[Any], t: NDArray[Any]) -> NDArray[np.float64]:
     if not np.isfinite(rows).all():
         raise ValueError("the rows hold NaN or infinite numbers; drop or fill them first")
     return rows
-
-
-def _clash(x: NDArray[np.float64], labels: NDArray[Any]) -> tuple[int, int] | None:
-    """Return two rows that are alike and have different labels, if there are any."""
-    _, first, group = np.unique(x + 0.0, axis=0, return_index=True, return_inverse=True)
-    first = first[group.reshape(-1)]
-    differing = np.flatnonzero(labels != labels[first])
-    return (int(first[differing[0]]), int(differing[0])) if len(differing) else None
 
 
 def _attempts(
@@ -337,6 +363,12 @@ def _with_ones(x: NDArray[Any], power: int) -> NDArray[Any]:
     """Return the rows with 2^power appended."""
     one = np.array([2**power], object if power > 61 else x.dtype)
     return np.concatenate([x, np.broadcast_to(one, (len(x), 1))], axis=1)
+
+
+def _highest(scores: Rows, y: NDArray[np.integer[Any]]) -> bool:
+    """Return whether every label has the one highest score."""
+    own = scores[np.arange(len(y)), y]
+    return bool(((scores < own[:, None]).sum(axis=1) == scores.shape[1] - 1).all())
 
 
 def _others(y: NDArray[np.integer[Any]], classes: int) -> NDArray[np.int64]:
