@@ -48,7 +48,7 @@ class Feasible(Certifier):
     --------
     >>> from hardstep.grid import Grid
     >>> first = Dense(np.array([[1, 1], [1, 1]], np.int8), np.array([[0], [1]]))
-    >>> xor = HardNet((2,), Grid(1.0, 0), (first, Dense(np.array([[0, 0], [1, -1]], np.int8), None, bias=np.zeros(2))))
+    >>> xor = HardNet((2,), Grid(1.0, 0), (first, Dense(np.array([[0, 0], [1, -1]], np.int8), None)))
     >>> corners = np.array([[0.0, 0], [0, 1], [1, 0], [1, 1]])
     >>> certificate = Feasible(corners, np.array([0, 1, 1, 0])).certify(xor)
     >>> certificate.claim, certificate.verdict.name

@@ -73,8 +73,8 @@ class Rows:
     def moved(self, net: BitNet, place: Place, targets: Bool[np.ndarray, " n"]) -> BitNet | None:
         """Fit a unit to new targets, then what is above it to what it did; None where no bit of the unit changes.
 
-        Units above are fitted again only where their bits change, towards those bits. Everything counts as it is
-        realised: what a unit was asked and cannot do is lost.
+        Units above are fitted again only where their bits change, towards those bits; fits that are not exact leave
+        them as they are. Everything counts as it is realised: what a unit was asked and cannot do is lost.
         """
         layer, unit = place
         below = self._below(net.bits, layer)
@@ -88,7 +88,7 @@ class Rows:
         for above in range(layer + 1, len(bits)):
             below = self._below(bits, above)
             found = _bits(below, weights[above])
-            for j in np.flatnonzero((found != bits[above]).any(axis=0)):
+            for j in np.flatnonzero((found != bits[above]).any(axis=0) & self.refit.exact):
                 weights[above] = weights[above].copy()
                 weights[above][j] = self.unit(below, bits[above][:, j])
             found = _bits(below, weights[above])

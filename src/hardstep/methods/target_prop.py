@@ -17,7 +17,7 @@ from hardstep.certify.shapes import exhausted
 from hardstep.chain import Affine, chain, half_spaces, with_ones
 from hardstep.fit import Method, Sweep, Work
 from hardstep.methods.target_net import BitNet, Place, Rows, correct, credits
-from hardstep.methods.target_search import Flip, LinearPrograms, Proposal, Refit
+from hardstep.methods.target_search import Alternate, Flip, LinearPrograms, Proposal, Refit, SplitCredit
 from hardstep.parts import batches
 
 __all__ = ["ExactTargetProp"]
@@ -66,7 +66,7 @@ class ExactTargetProp(Method[_State]):
     Parameters
     ----------
     proposal
-        How targets are proposed.
+        How targets are proposed; by default one in four is a random flip, the others follow the credit.
     refit
         How units and read-out are fitted. `Descents()` takes thousands of rows; its loss is not exact.
     beam
@@ -98,7 +98,7 @@ class ExactTargetProp(Method[_State]):
     'proved feasible: each of 2 hidden units '
     """
 
-    proposal: Proposal = field(default_factory=lambda: Flip(0.25))
+    proposal: Proposal = field(default_factory=lambda: Alternate(Flip(0.25), SplitCredit(0.5), share=0.25))
     refit: Refit = field(default_factory=LinearPrograms)
     beam: int = 1
     proposals: int = 100

@@ -140,7 +140,7 @@ class Refit(ABC):
     """How a unit is fitted to targets and a read-out to labels."""
 
     exact: bool = False
-    """Whether a read-out is the best there is, from whatever start."""
+    """Whether a fit is the best there is, from whatever start; else units above one that moves stay as they are."""
 
     @abstractmethod
     def unit(self, x: Float64[np.ndarray, "n d"], t: Bool[np.ndarray, " n"]) -> Float64[np.ndarray, " d1"]:
