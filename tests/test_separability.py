@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from hardstep.certify.alternatives import largest_margin, least_slack, whole_multipliers, whole_rows, whole_weights
-from hardstep.certify.separability import check, class_rows, dichotomies, separate, separate_classes, unit_rows
+from hardstep.certify.separability import check, class_rows, separate, separate_classes, unit_rows
+from hardstep.certify.shapes import dichotomies
 
 CORNERS = np.array(list(words((0, 1), repeat=2)))
 

@@ -16,8 +16,8 @@ from torch import nn
 import hardstep as hs
 from hardstep.certify.certificate import Certificate, Verdict
 from hardstep.certify.feasible import Feasible
-from hardstep.certify.separability import check, dichotomies
-from hardstep.certify.shapes import exhausted
+from hardstep.certify.separability import check
+from hardstep.certify.shapes import dichotomies, exhausted
 from hardstep.methods.target_net import BitNet, Place, Rows, centred, correct, credits
 from hardstep.parts import Samples
 
@@ -102,12 +102,12 @@ def test_network_is_right_in_floats_and_in_integers_and_the_certificate_holds(tm
 
 def test_planted_targets_are_feasible_at_once() -> None:
     generator = np.random.default_rng(0)
-    teacher = planted_net(0, (6, 5, 4, 3))
+    teacher = planted_net(0, (6, 5, 4, 2))
     x = generator.integers(0, 4, (60, 6)).astype(np.float32)
     with torch.no_grad():
         y = teacher(torch.from_numpy(x)).argmax(dim=1).numpy()
     assert len(np.unique(y)) > 1
-    report = hs.fit(teacher, table(x, y, 3), hs.ExactTargetProp(warm=True), sweeps=3, progress=False)
+    report = hs.fit(teacher, table(x, y), hs.ExactTargetProp(warm=True), sweeps=3, progress=False)
     assert report.stopped.startswith("proved feasible: each of 9 hidden units")
     assert spent(report) == 0
 
@@ -188,6 +188,23 @@ def test_one_row_is_a_network_of_constant_units_and_no_training_data() -> None:
     assert rows.moved(net, Place(0, 0), np.array([True])) is None
     with pytest.raises(ValueError, match="the training part holds one class only, 1; give at least two"):
         table([[3, 4]], [1])
+
+
+def test_weights_that_the_network_cannot_hold_are_no_proof() -> None:
+    close = (1 + 2.0**-23 * np.arange(8)[:, None]).astype(np.float32)  # no bias of 32 bits lies between two of them
+    _, report = trained(table(close, np.arange(8) % 2), 9, sweeps=20)
+    assert report.stopped.startswith("all rows are right in double precision, but not with the weights as written")
+    assert not any(record.admissible for record in report.records)
+
+
+def test_network_that_is_returned_is_the_proved_one_whatever_the_validation_rows_say() -> None:
+    x = np.array(list(words((0, 1), repeat=3)))
+    rows = table(x, x.sum(axis=1) % 2).train
+    against = Samples(torch.tensor(x, dtype=torch.float32), torch.tensor(1 - x.sum(axis=1) % 2))
+    net, report = trained(hs.data.Data("parity", rows, against, None, 2), 4, sweeps=60, proposals=3)
+    assert report.stopped.startswith("proved feasible")
+    assert report.best == len(report.records) - 1
+    assert hs.score(net, rows) == 1.0
 
 
 def test_budgets_are_kept_and_prove_nothing() -> None:
@@ -276,6 +293,10 @@ def test_planes_are_put_into_the_widest_gap_beside_them() -> None:
         rows, unit = generator.normal(size=(9, 3)), generator.normal(size=4)
         moved = centred(rows, unit)
         assert ((rows @ moved[:-1] + moved[-1] > 0) == (rows @ unit[:-1] + unit[-1] > 0)).all()
+        on = generator.integers(0, 3, (9, 3)).astype(float)  # some rows on the plane itself
+        plane = generator.integers(-2, 3, 4).astype(float)
+        kept = centred(on, plane, near=0.0)
+        assert ((on @ kept[:-1] + kept[-1] > 0) == (on @ plane[:-1] + plane[-1] > 0)).all()
 
 
 def test_certificate_of_another_network_or_of_other_rows_is_rejected(tmp_path: Path) -> None:

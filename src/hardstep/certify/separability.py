@@ -23,7 +23,7 @@ from hardstep.certify.alternatives import (
     whole_weights,
 )
 
-__all__ = ["Separation", "check", "clash", "class_rows", "dichotomies", "right_exactly"]
+__all__ = ["Separation", "check", "clash", "class_rows", "right_exactly"]
 __all__ += ["separate", "separate_classes", "unit_rows"]
 
 TOL = 1e-7  # of the programs, relative to the largest number of the rows
@@ -261,46 +261,6 @@ def check(separation: Separation, x: Shaped[np.ndarray, "n d"], t: Shaped[np.nda
     weights = list(separation.multipliers)
     fits = len(weights) == len(rows) and min(weights) >= 0 and any(weights)
     return fits and not product(rows.T, weights).any()
-
-
-def dichotomies(x: Shaped[np.ndarray, "n d"], *, limit: int = 1000) -> Bool[np.ndarray, "k n"]:
-    """Return every pattern that one unit can make on these rows: grown row by row, each branch decided by `separate`.
-
-    For n points in general position in d dimensions they are 2 sum_{i<=d} C(n-1, i).
-
-    Parameters
-    ----------
-    limit
-        At most so many patterns.
-
-    Raises
-    ------
-    ValueError
-        If there are more.
-    ArithmeticError
-        If one of them could not be decided exactly.
-
-    References
-    ----------
-    Cover 1965 [cover1965], the count.
-
-    Examples
-    --------
-    >>> len(dichotomies(np.array([[0, 0], [0, 1], [1, 0], [1, 1]])))
-    14
-    """
-    x = _checked(x, np.zeros(len(x)))
-    found = [[True]]
-    for end in range(2, len(x) + 1):
-        longer = [[*pattern, bit] for pattern in found for bit in (False, True)]
-        answers = [separate(x[:end], np.array(pattern)) for pattern in longer]
-        if not all(answer.exact for answer in answers):
-            raise ArithmeticError(f"a pattern of the first {end} rows could not be decided without rounding")
-        found = [pattern for pattern, answer in zip(longer, answers, strict=True) if answer.separable]
-        if 2 * len(found) > limit:
-            raise ValueError(f"there are more than {limit} patterns of one unit on {len(x)} rows; raise limit")
-    half = np.array(found, bool)
-    return np.concatenate([half, ~half])
 
 
 def clash(x: Float64[np.ndarray, "n d"], labels: Shaped[np.ndarray, " n"]) -> tuple[int, int] | None:

@@ -9,9 +9,48 @@ from math import comb
 import numpy as np
 from jaxtyping import Bool, Float64, Integer, Shaped
 
-from hardstep.certify.separability import Separation, dichotomies, separate, separate_classes
+from hardstep.certify.separability import Separation, separate, separate_classes
 
-__all__ = ["Exhausted", "exhausted"]
+__all__ = ["Exhausted", "dichotomies", "exhausted"]
+
+
+def dichotomies(x: Shaped[np.ndarray, "n d"], *, limit: int = 1000) -> Bool[np.ndarray, "k n"]:
+    """Return every pattern that one unit can make on these rows: grown row by row, each branch decided by `separate`.
+
+    For n points in general position in d dimensions they are 2 sum_{i<=d} C(n-1, i).
+
+    Parameters
+    ----------
+    limit
+        At most so many patterns.
+
+    Raises
+    ------
+    ValueError
+        If there are more.
+    ArithmeticError
+        If one of them could not be decided exactly.
+
+    References
+    ----------
+    Cover 1965 [cover1965], the count.
+
+    Examples
+    --------
+    >>> len(dichotomies(np.array([[0, 0], [0, 1], [1, 0], [1, 1]])))
+    14
+    """
+    found = [[True]]
+    for end in range(2, len(x) + 1):
+        longer = [[*pattern, bit] for pattern in found for bit in (False, True)]
+        answers = [separate(x[:end], np.array(pattern)) for pattern in longer]
+        if not all(answer.exact for answer in answers):
+            raise ArithmeticError(f"a pattern of the first {end} rows could not be decided without rounding")
+        found = [pattern for pattern, answer in zip(longer, answers, strict=True) if answer.separable]
+        if 2 * len(found) > limit:
+            raise ValueError(f"there are more than {limit} patterns of one unit on {len(x)} rows; raise limit")
+    half = np.array(found, bool)
+    return np.concatenate([half, ~half])
 
 
 @dataclass(frozen=True, eq=False)

@@ -65,7 +65,7 @@ class Rows:
         planes, bits = [], []
         a = self.x
         for layer in weights:
-            planes.append(np.stack([centred(a, unit) for unit in layer]))
+            planes.append(np.stack([centred(a, unit, near=0.0) for unit in layer]))
             bits.append(_bits(a, planes[-1]))
             a = bits[-1].astype(np.float64)
         return BitNet(tuple(planes), tuple(bits), *self.readout(bits[-1], readout))
@@ -186,11 +186,18 @@ def credits(net: BitNet, y: Int64[np.ndarray, " n"]) -> list[Float64[np.ndarray,
     return found
 
 
-def centred(x: Float64[np.ndarray, "n d"], unit: Float64[np.ndarray, " d1"]) -> Float64[np.ndarray, " d1"]:
+def centred(
+    x: Float64[np.ndarray, "n d"], unit: Float64[np.ndarray, " d1"], near: float = NEAR
+) -> Float64[np.ndarray, " d1"]:
     """Move a plane into the middle of the gap between rows that it lies in: bits that rounding could flip get room.
 
     Where rows lie on the plane, or nearly, the widest gap beside them is taken. A unit that does the same on all rows
     gets weights 0.
+
+    Parameters
+    ----------
+    near
+        What counts as nearly, relative to the farthest row; with 0 every row keeps its bit, also one on the plane.
 
     Examples
     --------
@@ -199,17 +206,21 @@ def centred(x: Float64[np.ndarray, "n d"], unit: Float64[np.ndarray, " d1"]) -> 
     """
     heights = np.unique(x @ unit[:-1])
     offset = -unit[-1]
-    near = NEAR * max(float(np.abs(heights - offset).max()), 1e-300)
-    first, last = np.searchsorted(heights, offset - near), np.searchsorted(heights, offset + near, side="right")
+    near = near * max(float(np.abs(heights - offset).max()), 1e-300)
+    last = np.searchsorted(heights, offset + near, side="right")
+    first = np.searchsorted(heights, offset - near) if near else last
+    constant = np.zeros_like(unit)
+    constant[-1] = 1.0 if heights[-1] > offset + near else -1.0
     # gaps from the last row that is clearly below to the first that is clearly above
     low, high = max(first - 1, 0), min(last, len(heights) - 1)
     gaps = np.diff(heights[low : high + 1])
     if (first == last and (first == 0 or last == len(heights))) or not len(gaps):
-        return np.r_[np.zeros(len(unit) - 1), 1.0 if heights[-1] > offset + near else -1.0]
+        return constant
     widest = low + int(gaps.argmax())
     if heights[widest + 1] - heights[widest] <= 1e-12 * max(float(np.abs(heights).max()), 1e-300):
-        return np.r_[np.zeros(len(unit) - 1), 1.0 if heights[-1] > offset + near else -1.0]
-    return np.r_[unit[:-1], -(heights[widest] / 2 + heights[widest + 1] / 2)]
+        return constant
+    moved: NDArray[np.float64] = np.r_[unit[:-1], -(heights[widest] / 2 + heights[widest + 1] / 2)]
+    return moved
 
 
 def _bits(x: NDArray[np.float64], planes: NDArray[np.float64]) -> NDArray[np.bool_]:

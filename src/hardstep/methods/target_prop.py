@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from math import inf
 from typing import Any
 
 import numpy as np
@@ -61,7 +60,8 @@ class ExactTargetProp(Method[_State]):
     layer fits without error, and the fit stops with "proved feasible" after the written weights were checked without
     rounding. It stops with "proved infeasible" where two rows are alike but for their labels, or where one hidden
     layer is so small that every set of patterns its units can make was tried. Otherwise it stops with the best found:
-    that proves nothing. `hardstep.certify.feasible` makes and checks certificates of frozen networks.
+    that proves nothing. A proved network is kept whatever its validation score; `patience` never ends the search.
+    `hardstep.certify.feasible` makes and checks certificates of frozen networks.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class ExactTargetProp(Method[_State]):
     proposals
         For each sweep.
     seconds
-        Stop after so much time in sweeps. A finite number makes the result depend on the machine.
+        Stop after so much time in sweeps; None never does. With a number the result depends on the machine.
     stuck
         After so many proposals without a lower loss, a quarter of the units is moved at random; the best is kept.
     exhaust
@@ -102,7 +102,7 @@ class ExactTargetProp(Method[_State]):
     refit: Refit = field(default_factory=LinearPrograms)
     beam: int = 1
     proposals: int = 100
-    seconds: float = inf
+    seconds: float | None = None
     stuck: int = 300
     exhaust: int = 100
     warm: bool = False
@@ -110,9 +110,10 @@ class ExactTargetProp(Method[_State]):
     monotone = True
 
     def __post_init__(self) -> None:
-        if min(self.beam, self.proposals, self.stuck) < 1 or self.exhaust < 0 or not self.seconds > 0:
+        timed = self.seconds is None or self.seconds > 0
+        if min(self.beam, self.proposals, self.stuck) < 1 or self.exhaust < 0 or not timed:
             raise ValueError(
-                "beam, proposals and stuck must be at least 1, exhaust at least 0 and seconds positive, got "
+                "beam, proposals and stuck must be at least 1, exhaust at least 0 and seconds positive or None, got "
                 f"{self.beam}, {self.proposals}, {self.stuck}, {self.exhaust} and {self.seconds}"
             )
 
@@ -147,7 +148,7 @@ class ExactTargetProp(Method[_State]):
         begun, generator = time.perf_counter(), np.random.default_rng(work.generator("targets").initial_seed())
         accepted = 0
         for done in range(self.proposals):
-            if correct(state.best, state.rows.y) or state.seconds + time.perf_counter() - begun > self.seconds:
+            if correct(state.best, state.rows.y) or self._late(state.seconds + time.perf_counter() - begun):
                 break
             accepted += self._propose(state, generator)
             if state.since >= self.stuck:
@@ -162,10 +163,17 @@ class ExactTargetProp(Method[_State]):
         if verified:
             units = sum(len(planes) for planes in state.best.weights)
             stop = f"proved feasible: each of {units} hidden units separates its targets, all {rows} rows are right"
-        elif not stop and state.seconds > self.seconds:
+        elif correct(state.best, state.rows.y):
+            stop = "all rows are right in double precision, but not with the weights as written (UNKNOWN)"
+        elif not stop and self._late(state.seconds):
             stop = f"the {self.seconds:g} seconds are spent: the best found has {wrong} of {rows} rows wrong (UNKNOWN)"
         extra = {"train_accuracy": 1 - wrong / rows, "accepted": accepted / self.proposals}
-        return Sweep(state.best.loss / rows, stop, extra | {"proposals": float(state.proposals)})
+        extra |= {"proposals": float(state.proposals)}
+        # the network that is proved is the one to end with, whatever the validation part says
+        return Sweep(state.best.loss / rows, stop, extra, admissible=verified)
+
+    def _late(self, seconds: float) -> bool:
+        return self.seconds is not None and seconds > self.seconds
 
     def _propose(self, state: _State, generator: np.random.Generator) -> bool:
         """Make one proposal; return whether the network moved."""

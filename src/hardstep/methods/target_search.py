@@ -293,5 +293,5 @@ def _merged(
 
 
 def _no_noise(value: float) -> float:
-    """Return a sum of slacks, 0 where it is rounding."""
-    return value if value > 1e-6 else 0.0
+    """Return a sum of slacks as far as the solver's tolerance goes, so that equal sums compare as equal."""
+    return round(value, 6)
