@@ -44,6 +44,7 @@ COMMANDS = {
     ],
     "benchmarks/speed/convex_solvers.py": ["--case", "tiny", "--results", "{tmp}"],
     "benchmarks/quality/convex_authors.py": ["--case", "tiny", "--seeds", "1", "--results", "{tmp}"],
+    "benchmarks/quality/target_prop_exact.py": ["--case", "tiny", "--seeds", "1", "--results", "{tmp}"],
 }
 MODULES = {
     "benchmarks/record.py",

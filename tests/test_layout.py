@@ -62,7 +62,10 @@ ALLOWED = {
     "pruning": {"chain", "closed_form", "data", "parts"},
     "units": {"chain", "step"},
     "diagnostics": {"parts", "units"},
-    "methods": {"methods", "chain", "convex", "diagnostics", "fit", "parts", "ranks", "nets", "units", *LEFT},
+    "methods": {
+        *("methods", "certify", "chain", "convex", "diagnostics", "fit", "parts", "ranks", "nets", "units"),
+        *LEFT,
+    },
     "shrink": {"chain", "step"},
     "freeze": {"chain", "grid", "hard_layers", "parts", "hardnet", "step"},
     "run_folder": {"hardnet", "report", "storage", "version"},

@@ -369,9 +369,7 @@ def test_what_cannot_be_pruned_so_far_is_named_with_a_remedy(digits: hs.data.Dat
     with torch.no_grad():
         net[4].weight.mul_(1e-6)
     still = replace(BASE, optimiser=hs.SGD(lr=1e-9))
-    with pytest.raises(
-        ValueError, match=r"sparsity=0.9 leaves 0 of 800 weights, so that layer '4' .* LayerWise"
-    ):
+    with pytest.raises(ValueError, match=r"sparsity=0.9 leaves 0 of 800 weights, so that layer '4' .* LayerWise"):
         hs.fit(net, digits, hs.MagnitudePruning(0.9, base=still), sweeps=2, progress=False)
     branched = nn.Sequential(nn.Flatten(), nn.Linear(64, 9), nn.Tanh(), nn.Linear(9, 9), hs.Step(), nn.Linear(9, 10))
     with pytest.raises(ValueError, match=r"layer '2' is Tanh\(\)"):

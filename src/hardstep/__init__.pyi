@@ -23,7 +23,9 @@ from .methods.magnitude import Global, LayerWise, MagnitudePruning
 from .methods.margin_bcd import Fits, MarginBCD
 from .methods.random_features import RandomFeatures
 from .methods.splitting import Splitting
-from .penalties import L0, L1, L2, NoPenalty, Penalty, Separable, TransformedL1
+from .methods.target_prop import ExactTargetProp
+from .methods.target_search import Alternate, Descents, Flip, GradientSign, LinearPrograms, Proposal, Refit, SplitCredit
+from .penalties import L0, L1, L2, Cardinality, NoPenalty, Penalty, Separable, TransformedL1
 from .pruning import BackwardElimination, ColumnNorm, ColumnsL20, RowsL20, UnitChoice, prune_units
 from .report import Record, Report
 from .rules import BackwardRule, Clipped, Identity, Rectified, ReSTE, Sech2, Surrogate
@@ -42,6 +44,7 @@ __all__ = [
     "Activate",
     "Adam",
     "Aim",
+    "Alternate",
     "BackwardElimination",
     "BackwardRule",
     "Batch",
@@ -57,12 +60,16 @@ __all__ = [
     "Cosine",
     "CrossEntropy",
     "DeadRates",
+    "Descents",
     "Drops",
     "Engine",
+    "ExactTargetProp",
     "Fits",
+    "Flip",
     "Flips",
     "Global",
     "GradientDescent",
+    "GradientSign",
     "Grid",
     "GroupLasso",
     "Grouped",
@@ -70,6 +77,7 @@ __all__ = [
     "Identity",
     "LayerWise",
     "Layout",
+    "LinearPrograms",
     "Loss",
     "MagnitudePruning",
     "MarginBCD",
@@ -77,11 +85,13 @@ __all__ = [
     "Negative",
     "NoPenalty",
     "Penalty",
+    "Proposal",
     "Ramp",
     "RandomFeatures",
     "ReSTE",
     "Record",
     "Rectified",
+    "Refit",
     "Report",
     "Ridge",
     "Rows",
@@ -91,6 +101,7 @@ __all__ = [
     "Sign",
     "Sliding",
     "SparseGroupL0",
+    "SplitCredit",
     "Splitting",
     "Squared",
     "SquaredHinge",

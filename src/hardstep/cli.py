@@ -40,6 +40,7 @@ from hardstep.methods.magnitude import MagnitudePruning
 from hardstep.methods.margin_bcd import MarginBCD
 from hardstep.methods.random_features import RandomFeatures
 from hardstep.methods.splitting import Splitting
+from hardstep.methods.target_prop import ExactTargetProp
 from hardstep.nets import MLP, ConvNet4
 from hardstep.ranks import launched_fabric
 from hardstep.rules import BackwardRule
@@ -53,6 +54,7 @@ METHODS = (
     GradientDescent,
     BCD,
     ConvexTraining,
+    ExactTargetProp,
     MagnitudePruning,
     MarginBCD,
     RandomFeatures,

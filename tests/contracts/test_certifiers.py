@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hardstep.certify.certificate import Certifier, Verdict
+from hardstep.certify.feasible import Feasible
 from hardstep.certify.optimality import Optimality
 from hardstep.certify.overflow import NoOverflow
 from hardstep.convex.oracle_local import LocalSearch
@@ -19,6 +20,7 @@ from hardstep.hardnet import HardNet
 from .test_rules import concrete
 
 ROWS = np.random.default_rng(3).integers(0, 9, (12, 6)).astype(float)
+LABELS = np.random.default_rng(5).integers(0, 3, 12)
 TARGETS = np.random.default_rng(4).normal(size=(12, 3))
 OVERFLOW = [NoOverflow(8), NoOverflow(12), NoOverflow(14), NoOverflow(32)]
 CERTIFIERS: list[Certifier] = [
@@ -26,6 +28,8 @@ CERTIFIERS: list[Certifier] = [
     Optimality(ROWS, TARGETS, 0.5, gap=None, oracle=Stumps()),
     Optimality(ROWS, TARGETS, 0.5, gap=0.1, layers=1),
     Optimality(ROWS, TARGETS, 0.5, gap=0.1, oracle=LocalSearch(chains=4)),
+    Feasible(ROWS, LABELS),
+    Feasible(ROWS[:1], LABELS[:1]),
 ]
 every_overflow = pytest.mark.parametrize("certifier", OVERFLOW, ids=repr)
 every_certifier = pytest.mark.parametrize("certifier", CERTIFIERS, ids=repr)
