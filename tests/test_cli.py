@@ -190,7 +190,7 @@ def test_net_and_activation_are_chosen_by_name() -> None:
 def test_help_shows_every_choice_and_hyperparameter_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "train", "--help")
     assert status == 0
-    for word in ("--method {bcd,convex-training,gradient-descent,", "--method.optimiser {adam,sgd}", "--weight-bits"):
+    for word in ("--method {bcd,convex-training,exact-target-prop,", "--method.optimiser {adam,sgd}", "--weight-bits"):
         assert word in out
     assert "--method.batch-size" in out
     assert "Rows of a global batch" in out

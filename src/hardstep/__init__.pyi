@@ -25,7 +25,7 @@ from .methods.random_features import RandomFeatures
 from .methods.splitting import Splitting
 from .methods.target_prop import ExactTargetProp
 from .methods.target_search import Alternate, Descents, Flip, GradientSign, LinearPrograms, Proposal, Refit, SplitCredit
-from .penalties import L0, L1, L2, Cardinality, NoPenalty, Penalty, Separable, TransformedL1
+from .penalties import L0, L1, L2, NoPenalty, Penalty, Separable, TransformedL1
 from .pruning import BackwardElimination, ColumnNorm, ColumnsL20, RowsL20, UnitChoice, prune_units
 from .report import Record, Report
 from .rules import BackwardRule, Clipped, Identity, Rectified, ReSTE, Sech2, Surrogate
