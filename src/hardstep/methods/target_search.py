@@ -198,7 +198,7 @@ class LinearPrograms(Refit):
         found = separate(x, fires)
         if not found.separable:
             return unit
-        plane = np.r_[found.weights[0], found.bias]
+        plane: NDArray[np.float64] = np.r_[found.weights[0], found.bias]
         if not found.exact or max(map(abs, found.whole[0][:-1])) > 127:
             return plane
         whole = np.array(found.whole[0], float)
@@ -218,7 +218,7 @@ class LinearPrograms(Refit):
         if not found.separable:
             return readout
         if not found.exact or max(abs(value) for line in found.whole for value in line[:-1]) > 127:
-            return np.c_[found.weights, found.bias]
+            return np.column_stack([found.weights, found.bias])
         return np.array(found.whole, float)
 
 
@@ -245,7 +245,9 @@ class Descents(Refit):
 
     def unit(self, x: Float64[np.ndarray, "n d"], t: Bool[np.ndarray, " n"]) -> Float64[np.ndarray, " d1"]:
         """Descend from 0."""
-        return self._descended(x, np.where(t, 1.0, -1.0)[:, None], np.zeros((1, x.shape[1] + 1)))[0][0]
+        rows, _ = self._descended(x, np.where(t, 1.0, -1.0)[:, None], np.zeros((1, x.shape[1] + 1)))
+        plane: NDArray[np.float64] = rows[0]
+        return plane
 
     def readout(
         self, x: Float64[np.ndarray, "n d"], y: Int64[np.ndarray, " n"], start: Float64[np.ndarray, "k d1"]
