@@ -202,7 +202,7 @@ def test_help_shows_every_choice_and_hyperparameter_with_its_default(capsys: pyt
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--method", "magic"], "--method takes one of bcd, convex-training, gradient-descent,"),
+        (["train", "--method", "magic"], "--method takes one of bcd, convex-training, exact-target-prop,"),
         (["fly"], "there is no command 'fly'"),
         (["summary", "runs/none"], "there is no file runs/none"),
         (["export", "runs/none"], "there is no file runs/none"),
