@@ -271,3 +271,11 @@ def test_console_shows_a_progress_bar_with_the_score(capsys: pytest.CaptureFixtu
     out, _ = capsys.readouterr()
     assert "2/2" in out
     assert "validation" in out
+
+
+def test_every_penalty_is_known_in_a_process_of_its_own() -> None:
+    arguments = ["--method", "splitting", "--method.penalty", "cardinality", "--method.penalty.keep", "0.05"]
+    code = f"from hardstep.cli import parse_train; print(parse_train({arguments!r}).method.penalty)"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert result.stdout.startswith("Cardinality(keep=0.05"), result.stderr[-2000:]

@@ -12,10 +12,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from hardstep.cardinality import Cardinality
 from hardstep.fit import Method, Sweep, Work, score
 from hardstep.group_penalties import Words
 from hardstep.methods.gradient import Descent, GradientDescent
-from hardstep.penalties import L0, Penalty
+from hardstep.penalties import Penalty
 from hardstep.step import Sign, Step
 
 __all__ = ["Splitting", "relative_prox"]
@@ -30,6 +31,7 @@ def relative_prox(penalty: Penalty, w: Float[Tensor, "h *n"]) -> Float[Tensor, "
 
     Examples
     --------
+    >>> from hardstep.penalties import L0
     >>> relative_prox(L0.at(1.0), torch.tensor([[4.0, -3.0, 0.5, 0.0], [0.04, 0.03, 0.0, 0.01]]))
     tensor([[ 4.0000, -3.0000,  0.0000,  0.0000],
             [ 0.0400,  0.0300,  0.0000,  0.0000]])
@@ -148,7 +150,7 @@ class Splitting(Method[_State]):
     (320, 3200)
     """
 
-    penalty: Penalty = field(default_factory=lambda: L0.at(1.5))
+    penalty: Penalty = field(default_factory=Cardinality)
     sparse_forward: bool = True
     rho: float = 0.0
     ramp: float = 0.2
