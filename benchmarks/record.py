@@ -1,10 +1,12 @@
-"""Append results to benchmarks/results/NAME.jsonl: one JSON line a measurement, with code version and settings."""
+"""Append results to benchmarks/results/NAME.jsonl, one JSON line a measurement, and summarise them."""
 
 from __future__ import annotations
 
 import json
 import platform
+import statistics
 import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,13 @@ from hardstep.report import versions
 RESULTS = Path(__file__).parent / "results"
 
 
+def mean(values: Sequence[float]) -> tuple[float, float]:
+    """Return mean and standard deviation, which is 0 for one value."""
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
 def record(folder: Path, name: str, **values: Any) -> None:
-    """Add one line to folder/NAME.jsonl and print it."""
+    """Add one line to folder/NAME.jsonl, with code version and machine, and print it."""
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False, cwd=RESULTS.parent
     ).stdout.strip()

@@ -1,4 +1,4 @@
-"""Frozen networks drawn at random, over everything a HardNet can hold, and inputs that look for trouble."""
+"""Frozen networks, by hand and drawn at random over everything a HardNet can hold, and inputs that look for trouble."""
 
 from __future__ import annotations
 
@@ -22,6 +22,26 @@ WEIGHTS: dict[str, NDArray[np.int64]] = {
     "zeros": np.array([0]),
 }
 CODES = ("step", "sign", "mixed")
+STEP = Encoding()
+SIGN = Encoding(np.array(2), np.array(1))
+
+
+def hard(shape: tuple[int, ...], *layers: Layer) -> HardNet:
+    """A network whose inputs are their own codes."""
+    return HardNet(shape, hs.Grid(1.0, 0), layers)
+
+
+def dense(weight: Any, threshold: Any = None, encoding: Encoding = STEP, bias: Any = None) -> Dense:
+    """A layer of one stair (or, with a matrix of thresholds, of several); a read-out if it gets no thresholds."""
+    rows = np.array(weight, np.int8)
+    if threshold is None:
+        return Dense(rows, None, encoding, np.zeros(len(rows), np.int64) if bias is None else np.array(bias))
+    return Dense(rows, np.array(threshold, np.int64).reshape(len(rows), -1), encoding)
+
+
+def units(net: HardNet) -> list[int]:
+    """The number of units of every layer with weights but the read-out."""
+    return [len(layer.weight) for layer in net.layers[:-1] if isinstance(layer, Dense | Conv)]
 
 
 def encoding(generator: np.random.Generator, kind: str, shape: tuple[int, ...], top: int) -> Encoding:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,32 +11,14 @@ from numpy.typing import NDArray
 
 import hardstep as hs
 from hardstep.fold import Folded
-from hardstep.hard_layers import Conv, Dense, Encoding, Flatten, Layer, Pool
+from hardstep.hard_layers import Conv, Dense, Encoding, Flatten, Pool
 from hardstep.hardnet import HardNet, Rounding
 from hardstep.simplify import extremes
 
-from .networks import CODES, drawn, network, samples
+from .networks import CODES, SIGN, STEP, dense, drawn, hard, network, samples, units
 
-STEP = Encoding()
-SIGN = Encoding(np.array(2), np.array(1))
 PAIRS = np.array(list(product(range(0, 256, 3), repeat=2)), np.uint8)  # every third code: 0, 3, ..., 255
 PATTERNS = np.array(list(product([0, 255], repeat=8)), np.uint8)
-
-
-def hard(shape: tuple[int, ...], *layers: Layer) -> HardNet:
-    return HardNet(shape, hs.Grid(1.0, 0), layers)
-
-
-def dense(weight: Any, threshold: Any = None, encoding: Encoding = STEP, bias: Any = None) -> Dense:
-    """A layer of one stair (or, with a matrix of thresholds, of several); a read-out if it gets no thresholds."""
-    rows = np.array(weight, np.int8)
-    if threshold is None:
-        return Dense(rows, None, encoding, np.zeros(len(rows), np.int64) if bias is None else np.array(bias))
-    return Dense(rows, np.array(threshold, np.int64).reshape(len(rows), -1), encoding)
-
-
-def units(net: HardNet) -> list[int]:
-    return [len(layer.weight) for layer in net.layers[:-1] if isinstance(layer, Dense | Conv)]
 
 
 def constants(net: HardNet, x: NDArray[np.uint8]) -> list[Folded]:

@@ -36,7 +36,7 @@ ALLOWED = {
     "step": {"rules"},
     "no_overlap": {"rules"},
     "relaxed_splitting": {"no_overlap", "penalties"},
-    "splitting_bounds": {"no_overlap"},
+    "splitting_bounds": {"no_overlap", "relaxed_splitting"},
     "bits": set(),
     "hard_layers": {"bits"},
     "hardnet": {"grid", "hard_layers", "storage"},

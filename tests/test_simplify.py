@@ -16,8 +16,8 @@ from hardstep import cli
 from hardstep.hard_layers import Conv, Dense, Encoding, Flatten, Layer, Pool
 from hardstep.hardnet import HardNet
 
-STEP = Encoding()
-SIGN = Encoding(np.array(2), np.array(1))
+from .networks import SIGN, STEP, dense, encoding, hard, units
+
 PAIRS = np.array(list(product(range(256), repeat=2)), np.uint8)  # all samples of two inputs
 WEIGHTS: dict[str, list[int]] = {
     "binary": [-1, 1],
@@ -25,23 +25,6 @@ WEIGHTS: dict[str, list[int]] = {
     "multiples": [-6, -3, 0, 3],
     "8-bit": [-128, -90, -7, 0, 1, 50, 127],
 }
-
-
-def network(shape: tuple[int, ...], *layers: Layer) -> HardNet:
-    return HardNet(shape, hs.Grid(1.0, 0), layers)
-
-
-def dense(weight: Any, threshold: Any = None, encoding: Encoding = STEP, bias: Any = None) -> Dense:
-    """A layer of one stair (or, with a matrix of thresholds, of several); a read-out if it gets no thresholds."""
-    rows = np.array(weight, np.int8)
-    if threshold is None:
-        return Dense(rows, None, encoding, np.zeros(len(rows), np.int64) if bias is None else np.array(bias))
-    return Dense(rows, np.array(threshold, np.int64).reshape(len(rows), -1), encoding)
-
-
-def units(net: HardNet) -> list[int]:
-    """The number of units of every layer with weights but the read-out."""
-    return [len(layer.weight) for layer in net.layers[:-1] if isinstance(layer, Dense | Conv)]
 
 
 def checked(net: HardNet, x: NDArray[np.uint8]) -> HardNet:
@@ -58,15 +41,6 @@ def checked(net: HardNet, x: NDArray[np.uint8]) -> HardNet:
             assert np.array_equal(one.weight, other.weight)
             assert one.threshold is other.threshold is None or np.array_equal(one.threshold, other.threshold)
     return small
-
-
-def encoding(generator: np.random.Generator, kind: str, count: int, top: int, shape: tuple[int, ...]) -> Encoding:
-    """What codes up to `top` are worth; "mixed" is what freezing makes of poolings before negative gains."""
-    gain, zero = (2, 1) if kind == "sign" else (1, 0)
-    if kind != "mixed":
-        return Encoding(np.array(gain), np.array(zero))
-    flipped = generator.integers(2, size=count).astype(bool).reshape(count, *[1] * (len(shape) - 1))
-    return Encoding(np.where(flipped, -gain, gain), np.where(flipped, zero - gain * top, zero))
 
 
 def planted(
@@ -98,8 +72,8 @@ def test_dense_networks_keep_every_score_of_all_inputs(kind: str, weights: str) 
     for count in (7, 6):
         weight, threshold = planted(generator, (count, width), weights, top)
         layers.append(Dense(weight.astype(np.int16), threshold * (1 if layers else 100), code))
-        code, width = encoding(generator, kind, count, top, (count,)), count
-    net = network((2,), *layers, readout(generator, width, width, weights, code))
+        code, width = encoding(generator, kind, (count,), top), count
+    net = hard((2,), *layers, readout(generator, width, width, weights, code))
     assert sum(units(checked(net, PAIRS))) < sum(units(net))
 
 
@@ -112,8 +86,8 @@ def test_networks_of_bits_keep_every_score_of_all_patterns(kind: str) -> None:
         generator = np.random.default_rng(seed)
         top = 2 if kind == "staircase" else 1
         weight, threshold = planted(generator, (9, 8), "ternary", top)
-        code = encoding(generator, kind, 9, top, (9,))
-        net = network((8,), bits, Dense(weight, threshold, STEP), readout(generator, 9, 9, "ternary", code))
+        code = encoding(generator, kind, (9,), top)
+        net = hard((8,), bits, Dense(weight, threshold, STEP), readout(generator, 9, 9, "ternary", code))
         assert units(checked(net, patterns))[1] < 9
 
 
@@ -134,9 +108,9 @@ def test_convolutions_with_padding_pooling_and_flatten_keep_every_score(
             for layer in added[: 1 + pooled]:
                 layers.append(layer)
                 shape = layer.out_shape(shape)
-            code = encoding(generator, kind, count, top, shape)
+            code = encoding(generator, kind, shape, top)
         last = readout(generator, 5, int(np.prod(shape)), weights, code.flat(shape))
-        net = network((2, 6, 9), *layers, Flatten(), last)
+        net = hard((2, 6, 9), *layers, Flatten(), last)
         x = generator.integers(0, 256, (100, 2, 6, 9)).astype(np.uint8)
         x[::2] = np.where(x[::2] > 127, 255, 0)
         assert sum(units(checked(net, x))) < sum(units(net))
@@ -149,7 +123,7 @@ def test_each_kind_of_needless_unit_is_removed_and_nothing_else() -> None:
         [150, 0, 9, 301, -151, -1, -1, 255],
     )
     scores = dense([[5, 1, 0, 2, 1, 7, 1, 9], [-3, 2, 0, 4, 0, 1, 3, 9]], bias=[10, 20])
-    small = checked(network((2,), first, scores), PAIRS)
+    small = checked(hard((2,), first, scores), PAIRS)
     assert units(small) == [2]
     assert isinstance(small.layers[1], Dense) and small.layers[1].bias is not None
     assert small.layers[1].weight.tolist() == [[5 + 2 - 1, 1 - 1], [-3 + 4 - 0, 2 - 3]]
@@ -157,7 +131,7 @@ def test_each_kind_of_needless_unit_is_removed_and_nothing_else() -> None:
 
 
 def test_removal_reaches_back_and_forth_through_the_layers() -> None:
-    net = network(
+    net = hard(
         (2,),
         dense([[1, 0], [0, 1], [1, 1]], [10, 20, 30]),
         dense([[1, 1, 0], [0, 0, 1], [1, 1, 1]], [1, 0, 3]),  # the last one never fires, the second is not read
@@ -168,7 +142,7 @@ def test_removal_reaches_back_and_forth_through_the_layers() -> None:
 
 
 def test_constant_network_keeps_one_unit_a_layer_and_its_scores() -> None:
-    net = network(
+    net = hard(
         (2,), dense([[1, 2], [3, 4]], [5, 6]), dense([[1, 1], [2, -1]], [-1, -2]), dense([[7, 8], [1, 2]], bias=[1, 0])
     )
     small = checked(net, PAIRS)
@@ -177,7 +151,7 @@ def test_constant_network_keeps_one_unit_a_layer_and_its_scores() -> None:
 
 
 def test_rows_are_brought_to_lowest_terms() -> None:
-    small = checked(network((2,), dense([[40, 20], [60, 90]], [1010, 999]), dense([[1, 2]])), PAIRS)
+    small = checked(hard((2,), dense([[40, 20], [60, 90]], [1010, 999]), dense([[1, 2]])), PAIRS)
     first = small.layers[0]
     assert isinstance(first, Dense) and first.threshold is not None
     assert first.weight.tolist() == [[2, 1], [2, 3]]
@@ -186,7 +160,7 @@ def test_rows_are_brought_to_lowest_terms() -> None:
 
 def test_sums_of_signs_skip_every_second_integer() -> None:
     bits = dense(np.eye(2), [127, 127])
-    net = network((2,), bits, dense([[1, 1], [1, 1], [1, -1]], [0, 1, 0], SIGN), dense([[1, 2, 3]], encoding=SIGN))
+    net = hard((2,), bits, dense([[1, 1], [1, 1], [1, -1]], [0, 1, 0], SIGN), dense([[1, 2, 3]], encoding=SIGN))
     assert units(checked(net, PAIRS)) == [2, 2]  # a > 0 <=> a > 1 where a is even
 
 
@@ -194,14 +168,14 @@ def test_sums_of_signs_beside_padding_skip_nothing() -> None:
     bits = Conv(np.ones((1, 1, 1, 1), np.int64), np.array([[127]]))
     rows = np.array([[1, 1, 1], [1, 1, 1]]).reshape(2, 1, 1, 3)
     scores = dense(np.random.default_rng(0).integers(1, 9, (3, 8)), encoding=SIGN)
-    net = network((1, 1, 4), bits, Conv(rows, np.array([[0], [1]]), SIGN, (1, 1), (0, 1)), Flatten(), scores)
+    net = hard((1, 1, 4), bits, Conv(rows, np.array([[0], [1]]), SIGN, (1, 1), (0, 1)), Flatten(), scores)
     x = np.array(list(product([0, 255], repeat=4)), np.uint8)[:, None, None]
     assert units(checked(net, x)) == [1, 2]
 
 
 def test_stairs_count_as_one_unit() -> None:
     first = dense([[1, 1], [1, 1], [-1, -1], [1, 1]], [[9, 90], [9, 91], [-91, -10], [-1, 600]])
-    small = checked(network((2,), first, dense([[1, 2, 4, 8]])), PAIRS)
+    small = checked(hard((2,), first, dense([[1, 2, 4, 8]])), PAIRS)
     assert units(small) == [2]  # the third is 2 - the first, the last is always 1
     assert isinstance(small.layers[1], Dense) and small.layers[1].bias is not None
     assert small.layers[1].weight.tolist() == [[1 - 4, 2]]
@@ -228,7 +202,7 @@ def test_before_a_convolution_only_what_padding_allows_is_removed(
     second = Conv(weight, np.array([[4], [1], [-3]]), code, (1, 1), padding)
     shape = second.out_shape((6, 3, 3))
     scores = np.random.default_rng(1).integers(-9, 9, (2, int(np.prod(shape))))
-    net = network((2, 3, 3), Conv(rows, threshold), second, Flatten(), dense(scores))
+    net = hard((2, 3, 3), Conv(rows, threshold), second, Flatten(), dense(scores))
     x = np.random.default_rng(2).integers(0, 256, (500, 2, 3, 3)).astype(np.uint8)
     x[::2] //= 12
     assert units(checked(net, x))[0] == left
@@ -239,19 +213,19 @@ def test_complements_are_not_merged_through_pooling(pooled: bool, left: int) -> 
     first = Conv(np.array([1, 1, -1]).reshape(3, 1, 1, 1), np.array([[99], [99], [-100]]))
     middle: list[Layer] = [Pool((1, 2), (1, 2)), Flatten()] if pooled else [Flatten()]
     scores = dense([[1, 2, 4]] if pooled else [[1, 3, 2, 5, 4, 6]])
-    assert units(checked(network((1, 1, 2), first, *middle, scores), PAIRS[:, None, None])) == [left]
+    assert units(checked(hard((1, 1, 2), first, *middle, scores), PAIRS[:, None, None])) == [left]
 
 
 def test_channel_is_dead_only_if_none_of_its_places_is_read() -> None:
     first = Conv(np.array([1, 2, 3]).reshape(3, 1, 1, 1), np.array([[99], [299], [8]]))
     scores = dense([[1, 0, 0, 0, 0, 5]])
-    assert units(checked(network((1, 1, 2), first, Flatten(), scores), PAIRS[:, None, None])) == [2]
+    assert units(checked(hard((1, 1, 2), first, Flatten(), scores), PAIRS[:, None, None])) == [2]
 
 
 @pytest.mark.parametrize(("equal", "left"), [(2, 40), (39, 2)])
 def test_binary_columns_are_added_only_if_that_makes_the_network_smaller(equal: int, left: int) -> None:
     generator = np.random.default_rng(0)
-    net = network(
+    net = hard(
         (2,),
         dense(np.ones((40, 2)), np.r_[np.full(equal, 100), 101 + np.arange(40 - equal)]),
         dense(generator.choice([-1, 1], (20, 40))),
@@ -262,14 +236,14 @@ def test_binary_columns_are_added_only_if_that_makes_the_network_smaller(equal: 
 def test_columns_are_added_while_they_fit_their_bits() -> None:
     weight = np.random.default_rng(0).integers(-30, 30, (20, 30))
     weight[0, :4] = [100, 27, 1, 0]
-    net = network((2,), dense(np.ones((30, 2)), np.r_[9, 9, 9, 10:37]), dense(weight))
+    net = hard((2,), dense(np.ones((30, 2)), np.r_[9, 9, 9, 10:37]), dense(weight))
     small = checked(net, PAIRS)
     assert units(small) == [29]  # 100 + 27 fits 8 bits, 100 + 27 + 1 would make all 20 rows wider
     assert small.rows()[1].bits == 8
 
 
 def test_unused_inputs_stay_part_of_the_shape() -> None:
-    net = network((3,), dense([[1, 0, 0], [0, 0, 1]], [10, 20]), dense([[1, 0]]))
+    net = hard((3,), dense([[1, 0, 0], [0, 0, 1]], [10, 20]), dense([[1, 0]]))
     small = checked(net, np.random.default_rng(0).integers(0, 256, (500, 3)).astype(np.uint8))
     assert small.rows()[0].takes == (3,)
     assert small.layers[0].weight.tolist() == [[1, 0, 0]]  # type: ignore[union-attr]
@@ -280,7 +254,7 @@ def test_sums_stay_within_the_accumulator(room: int, left: int) -> None:
     first = dense([[1, 1], [-1, -1], [1, 0]], [9, -10, 7])
     # 100 a - 100 (1 - a) = 200 a - 100: the bias moves by 100; with room -1 the sums did not fit before
     scores = dense([[100, -100, 1]], bias=[201 - (2**31 - 1) + room])
-    assert units(checked(network((2,), first, scores), PAIRS)) == [left]
+    assert units(checked(hard((2,), first, scores), PAIRS)) == [left]
 
 
 @pytest.mark.parametrize(
@@ -309,16 +283,16 @@ def test_trained_network_loses_exactly_the_units_that_are_no_longer_read(
 
 
 def test_weights_of_minus_one_and_zero_come_back_from_a_file(tmp_path: Path) -> None:
-    net = network((2,), dense([[-1, 0], [0, -1]], [-9, -8]), dense(np.zeros((1, 2)), bias=[3]))
+    net = hard((2,), dense([[-1, 0], [0, -1]], [-9, -8]), dense(np.zeros((1, 2)), bias=[3]))
     for each in (net, checked(net, PAIRS)):
         each.save(tmp_path / "net")
         assert np.array_equal(HardNet.load(tmp_path / "net")(PAIRS), net(PAIRS))
 
 
-def test_command_writes_a_smaller_file_beside_the_frozen_network(
+def test_command_writes_a_smaller_file_beside_the_frozen_hard(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    net = network((2,), dense([[1, 2], [2, 4], [1, 1]], [9, 18, 600]), dense([[1, 2, 3]]))
+    net = hard((2,), dense([[1, 2], [2, 4], [1, 1]], [9, 18, 600]), dense([[1, 2, 3]]))
     net.save(tmp_path / "hardnet.safetensors")
     for run in (tmp_path, tmp_path / "hardnet.safetensors"):
         with pytest.raises(SystemExit) as stopped:

@@ -34,7 +34,7 @@ from hardstep.parts import Samples
 from hardstep.ranks import launched_fabric
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import RESULTS, record
+from record import RESULTS, mean, record
 
 VALIDATION = {"digits": 0.1, "fashion-mnist": 5 / 6}
 EPOCHS = {"digits": 10, "fashion-mnist": 3}
@@ -119,11 +119,6 @@ def recorded(options: argparse.Namespace) -> dict[tuple[str, str, float], dict[i
         if scoped and all(line[name] == value for name, value in wanted.items()):
             found[line["kind"], line["pruner"], line["sparsity"]][line["seed"]] = line
     return found
-
-
-def mean(values: list[float]) -> tuple[float, float]:
-    """Return mean and standard deviation."""
-    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def table(options: argparse.Namespace) -> None:

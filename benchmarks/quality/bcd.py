@@ -27,7 +27,7 @@ from torch import nn
 import hardstep as hs
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import RESULTS, record
+from record import RESULTS, mean, record
 
 SHAPES = {
     "digits": [(width,) * depth for width in (50, 200) for depth in (1, 2, 3)],
@@ -127,8 +127,7 @@ def main() -> None:
         seeds = range(options.first, options.first + options.seeds)
         for name, runs in compare(options.data, hidden, seeds, options.sweeps).items():
             tests = [run.score(options.results) for run in runs]
-            spread = statistics.stdev(tests) if len(tests) > 1 else 0.0
-            print(f"{options.data} {hidden} {name:30s} {statistics.mean(tests):.4f} +- {spread:.4f}", flush=True)
+            print(f"{options.data} {hidden} {name:30s}", "{:.4f} +- {:.4f}".format(*mean(tests)), flush=True)
 
 
 if __name__ == "__main__":

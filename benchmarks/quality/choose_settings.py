@@ -9,7 +9,6 @@ The defaults of `GradientDescent` are the settings with the best mean over both 
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import hardstep as hs
 from hardstep.cli import Train
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import RESULTS, record
+from record import RESULTS, mean, record
 
 CANDIDATES = [
     hs.GradientDescent(rule=rule, loss=hs.CrossEntropy(smoothing=smoothing), optimiser=hs.Adam(lr=lr))
@@ -56,8 +55,8 @@ def main() -> None:
             lr=method.optimiser.lr,
             loss=repr(method.loss),
             seeds=options.seeds,
-            validation=round(statistics.mean(scores), 4),
-            sd=round(statistics.stdev(scores), 4) if len(scores) > 1 else 0.0,
+            validation=round(mean(scores)[0], 4),
+            sd=round(mean(scores)[1], 4),
         )
 
 

@@ -51,7 +51,7 @@ from hardstep.convex.shattered import shattered
 from hardstep.convex.solvers import solve
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import RESULTS, record
+from record import RESULTS, mean, record
 
 Array = NDArray[Any]
 TEST, TOL = 2000, 1e-6
@@ -262,7 +262,7 @@ def equal(seed: int, peer: str) -> dict[str, dict[str, Any]]:
 
 def spread(values: list[float]) -> str:
     """Return mean and standard deviation."""
-    return f"{statistics.mean(values):.4f} +- {statistics.stdev(values) if len(values) > 1 else 0.0:.4f}"
+    return "{:.4f} +- {:.4f}".format(*mean(values))
 
 
 def main() -> None:

@@ -14,7 +14,6 @@ on a machine shared with other work. Expected: 2,000 chosen half-spaces at least
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -35,7 +34,7 @@ from hardstep.methods.convex_parts import data_term
 from hardstep.parts import batches
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import RESULTS, record
+from record import RESULTS, mean, record
 
 RIDGES = (1e-3, 3e-3, 1e-2, 3e-2)
 Scores = dict[str, float]
@@ -160,8 +159,7 @@ def main() -> None:
                 **spent,
             )
             tests.append(scores["test"])
-        spread = statistics.stdev(tests) if len(tests) > 1 else 0.0
-        print(f"{options.data} {name:30s} {statistics.mean(tests):.4f} +- {spread:.4f}", flush=True)
+        print(f"{options.data} {name:30s}", "{:.4f} +- {:.4f}".format(*mean(tests)), flush=True)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ network. Expected on Fashion-MNIST: with half of the units at most 0.5 points le
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import time
 from pathlib import Path
@@ -24,7 +23,7 @@ from torch import nn
 import hardstep as hs
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import RESULTS, record
+from record import RESULTS, mean, record
 
 WIDTH = {"digits": 200, "fashion-mnist": 1000}
 SWEEPS = {"digits": 30, "fashion-mnist": 5}
@@ -98,8 +97,7 @@ def main() -> None:
             report = hs.fit(fresh, data, whole, sweeps=sweeps + again, seed=seed, progress=False)
             note(share, units, "trained at this size", fresh, report.seconds)
     for (share, rule), values in tests.items():
-        spread = statistics.stdev(values) if len(values) > 1 else 0.0
-        print(f"{options.data} {share:5.2f} {rule:40s} {statistics.mean(values):.4f} +- {spread:.4f}", flush=True)
+        print(f"{options.data} {share:5.2f} {rule:40s}", "{:.4f} +- {:.4f}".format(*mean(values)), flush=True)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ import hardstep as hs
 from hardstep.parts import Samples
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import RESULTS, record
+from record import RESULTS, mean, record
 
 
 @dataclass(frozen=True)
@@ -144,11 +144,6 @@ def table(options: argparse.Namespace) -> None:
                 against += "  {:+.2f} +- {:.2f}".format(*mean(pairs)) + f" against {other[1]}"
         share = statistics.mean(line["zeros"] for line in seeds.values())
         print("{:4.0%} {:30} {:.4f} +- {:.4f}".format(sparsity, name, *mean(values)), f" zeros {share:.3f}{against}")
-
-
-def mean(values: list[float]) -> tuple[float, float]:
-    """Return mean and standard deviation."""
-    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def main() -> None:

@@ -14,7 +14,6 @@ part are compared before and after, integer by integer. Each test part is scored
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +26,7 @@ import hardstep as hs
 from hardstep.parts import Samples
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import RESULTS, record
+from record import RESULTS, mean, record
 
 WIDTH = {"digits": 128, "fashion-mnist": 1024}
 ROWS = {"digits": None, "fashion-mnist": 10_000}
@@ -105,9 +104,8 @@ def main() -> None:
                 seconds=round(seconds, 1),
             )
     for way, values in tests.items():
-        spread = statistics.stdev(values) if len(values) > 1 else 0.0
         pairs = [100 * (a - b) for a, b in zip(values, tests["dense"], strict=True)]
-        print(f"{way:12} {statistics.mean(values):.4f} +- {spread:.4f}, {statistics.mean(pairs):+.2f} against dense")
+        print("{:12} {:.4f} +- {:.4f}, {:+.2f} +- {:.2f} against dense".format(way, *mean(values), *mean(pairs)))
 
 
 if __name__ == "__main__":

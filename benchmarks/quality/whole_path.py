@@ -12,7 +12,6 @@ on average; Fashion-MNIST 784-1024-1024-10 in 10 epochs at least 89.0 %, at most
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import time
 from pathlib import Path
@@ -21,7 +20,7 @@ import hardstep as hs
 from hardstep.cli import Train, as_torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import RESULTS, record
+from record import RESULTS, mean, record
 
 
 def run(train: Train, results: Path) -> tuple[float, float]:
@@ -64,8 +63,7 @@ def main() -> None:
             for seed in range(options.seeds)
         ]
         for form, values in zip(("float ", "frozen"), zip(*scores, strict=True), strict=True):
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            summary = f"{statistics.mean(values):.4f} +- {spread:.4f}, least {min(values):.4f}"
+            summary = "{:.4f} +- {:.4f}, least {:.4f}".format(*mean(values), min(values))
             print(f"{type(method).__name__:16} {form} {summary}")
 
 

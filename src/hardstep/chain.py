@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Float64
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 
 from hardstep.step import Sign, Staircase, Step
 
-__all__ = ["Affine", "chain", "half_spaces", "leaves", "run", "unit_scale", "with_ones"]
+__all__ = ["Affine", "chain", "half_spaces", "layers_named", "leaves", "run", "unit_scale", "with_ones"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +94,22 @@ def leaves(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         if not isinstance(module, nn.Sequential) or type(module).forward is not nn.Sequential.forward:
             leaf = f"{name}." if name else ""
             yield name or type(module).__name__, module
+
+
+def layers_named(found: Mapping[str, T], names: Sequence[str]) -> dict[str, T]:
+    """Return those of a network's layers that are named, all but the last, the read-out, if none is.
+
+    Raises
+    ------
+    ValueError
+        If the network has no layer of a name, or none below the read-out.
+    """
+    if unknown := [name for name in names if name not in found]:
+        raise ValueError(f"the network has no layer {unknown[0]!r} with weights; it has {', '.join(found)}")
+    chosen = {name: found[name] for name in names or list(found)[:-1]}
+    if not chosen:
+        raise ValueError("the network has no layer below the read-out; name the read-out in layers, or add a layer")
+    return chosen
 
 
 def chain(net: nn.Module, method: str) -> list[Affine]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from hardstep.no_overlap import Gradient, angle, kappa, unit
 from hardstep.penalties import Penalty
 
-__all__ = ["Iterates", "fixed_point_residual", "iterate", "objective", "potential", "relaxed_splitting"]
+__all__ = ["Iterates", "attractor", "fixed_point_residual", "iterate", "objective", "potential", "relaxed_splitting"]
 
 
 @dataclass(frozen=True)
@@ -219,6 +219,24 @@ def _beside(w: Tensor, u: Tensor, penalty: Penalty, coupling: float) -> float:
     return float(penalty.value(u) + coupling / 2 * (w - u).square().sum())
 
 
+def attractor(
+    u: Float64[Tensor, "*d"], target: Float64[Tensor, "*d"], *, units: int, coupling: float
+) -> Float64[Tensor, "*d"]:
+    """Return s = kappa w* + beta u, towards which every step turns w.
+
+    References
+    ----------
+    Ours, on the method of Dinh and Xin 2019 [dinh2019].
+
+    Examples
+    --------
+    >>> target = torch.eye(2, dtype=torch.float64)[0]
+    >>> attractor(target, target, units=4, coupling=0.2)
+    tensor([0.9979, 0.0000], dtype=torch.float64)
+    """
+    return kappa(units) * target + coupling * u
+
+
 def fixed_point_residual(
     w: Float64[Tensor, "*d"], u: Float64[Tensor, "*d"], target: Float64[Tensor, "*d"], *, units: int, coupling: float
 ) -> float:
@@ -234,4 +252,4 @@ def fixed_point_residual(
     >>> fixed_point_residual(target, 0.5 * target, target, units=4, coupling=0.2)
     0.0
     """
-    return float((w - unit(kappa(units) * target + coupling * u)).norm())
+    return float((w - unit(attractor(u, target, units=units, coupling=coupling))).norm())

@@ -14,6 +14,7 @@ from scipy.special import betainc
 from torch import Tensor
 
 from hardstep.no_overlap import kappa
+from hardstep.relaxed_splitting import attractor
 
 __all__ = [
     "coupling_limit",
@@ -162,7 +163,8 @@ def export_bound(
     >>> export_bound(target, target, target, units=4, coupling=0.2)
     0.0
     """
-    return float((kappa(units) * target + coupling * u).norm() * (w - u).norm()) / kappa(units)
+    pull = attractor(u, target, units=units, coupling=coupling)
+    return float(pull.norm() * (w - u).norm()) / kappa(units)
 
 
 def rate_bound(
@@ -184,7 +186,8 @@ def rate_bound(
     0.2004
     """
     rest = 1 - lr * (kappa(units) + coupling)
-    return (rest + lr * coupling) / (rest + lr * float((kappa(units) * target + coupling * u).norm()))
+    pull = float(attractor(u, target, units=units, coupling=coupling).norm())
+    return (rest + lr * coupling) / (rest + lr * pull)
 
 
 def _acute(delta: float) -> None:

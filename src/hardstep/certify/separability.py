@@ -23,7 +23,7 @@ from hardstep.certify.alternatives import (
     whole_weights,
 )
 
-__all__ = ["Separation", "check", "clash", "class_rows", "right_exactly"]
+__all__ = ["Separation", "check", "clash", "class_rows", "highest", "right_exactly"]
 __all__ += ["separate", "separate_classes", "unit_rows"]
 
 TOL = 1e-7  # of the programs, relative to the largest number of the rows
@@ -256,7 +256,7 @@ def check(separation: Separation, x: Shaped[np.ndarray, "n d"], t: Shaped[np.nda
         return bool(((product(ones, list(separation.whole[0])) > 0) == (np.asarray(t) > 0)).all())
     if separation.separable:
         scores = np.stack([product(ones, list(line)) for line in separation.whole], axis=1)
-        return _highest(scores, t)
+        return highest(scores, t)
     rows = np.where(np.asarray(t) > 0, 1, -1)[:, None] * ones if classes == 1 else class_rows(ones, t, classes)
     weights = list(separation.multipliers)
     fits = len(weights) == len(rows) and min(weights) >= 0 and any(weights)
@@ -277,6 +277,19 @@ def clash(x: Float64[np.ndarray, "n d"], labels: Shaped[np.ndarray, " n"]) -> tu
     return (int(first[differing[0]]), int(differing[0])) if len(differing) else None
 
 
+def highest(scores: Shaped[np.ndarray, "n k"], y: Integer[np.ndarray, " n"]) -> bool:
+    """Return whether every label has the one highest score.
+
+    Examples
+    --------
+    >>> scores = np.array([[1.0, 0.0], [2.0, 2.0]])
+    >>> highest(scores[:1], np.array([0])), highest(scores, np.array([0, 0]))
+    (True, False)
+    """
+    own = scores[np.arange(len(y)), y]
+    return bool(((scores < own[:, None]).sum(axis=1) == scores.shape[1] - 1).all())
+
+
 def right_exactly(
     x: Shaped[np.ndarray, "n d"], readout: Float64[np.ndarray, "k d1"], y: Integer[np.ndarray, " n"]
 ) -> bool:
@@ -290,7 +303,7 @@ def right_exactly(
     whole, power = whole_rows(np.asarray(x, np.float64))
     lines, _ = whole_rows(readout)
     scores = [product(_with_ones(whole, power), [int(value) for value in line]) for line in lines]
-    return _highest(np.stack(scores, axis=1), y)
+    return highest(np.stack(scores, axis=1), y)
 
 
 def _checked(x: NDArray[Any], t: NDArray[Any]) -> NDArray[np.float64]:
@@ -323,12 +336,6 @@ def _with_ones(x: NDArray[Any], power: int) -> NDArray[Any]:
     """Return the rows with 2^power appended."""
     one = np.array([2**power], object if power > 61 else x.dtype)
     return np.concatenate([x, np.broadcast_to(one, (len(x), 1))], axis=1)
-
-
-def _highest(scores: Rows, y: NDArray[np.integer[Any]]) -> bool:
-    """Return whether every label has the one highest score."""
-    own = scores[np.arange(len(y)), y]
-    return bool(((scores < own[:, None]).sum(axis=1) == scores.shape[1] - 1).all())
 
 
 def _others(y: NDArray[np.integer[Any]], classes: int) -> NDArray[np.int64]:

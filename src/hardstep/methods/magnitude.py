@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hardstep.chain import layers_named
 from hardstep.diagnostics import select
 from hardstep.fit import Method, Sweep, Work
 from hardstep.methods.activate import Activate, Pruned
@@ -135,12 +136,7 @@ class MagnitudePruning(Method[_State]):
                 f"sweeps={work.sweeps}; give more sweeps or fewer rounds"
             )
         weights = [(name.rpartition(".")[0], weight) for name, weight in net.named_parameters() if weight.ndim > 1]
-        found = dict(weights)
-        if unknown := [name for name in self.layers if name not in found]:
-            raise ValueError(f"the network has no layer {unknown[0]!r} with weights; it has {', '.join(found)}")
-        named = {name: found[name] for name in self.layers or list(found)[:-1]}
-        if not named:
-            raise ValueError("there is no layer to prune below the read-out; name it in layers, or add one")
+        named = layers_named(dict(weights), self.layers)
         for group in self.scope.groups(len(named)):
             entries = sum(list(named.values())[i].numel() for i in group)
             if (left := self._left(entries, self.rounds)) < len(group):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hardstep.cardinality import Cardinality
+from hardstep.chain import layers_named
 from hardstep.fit import Method, Sweep, Work, score
 from hardstep.group_penalties import Words
 from hardstep.methods.gradient import Descent, GradientDescent
@@ -169,12 +170,8 @@ class Splitting(Method[_State]):
 
     def init(self, net: nn.Module, work: Work) -> _State:
         """Find the layers; W starts at the initial weights."""
-        found = _layers(net)
-        if unknown := [name for name in self.layers if name not in found]:
-            raise ValueError(f"the network has no layer {unknown[0]!r} with weights; it has {', '.join(found)}")
-        state = _State(self.base.init(net, work), {name: found[name] for name in self.layers or list(found)[:-1]})
-        if not state.layers:
-            raise ValueError("there is no layer below the read-out to make sparse; name it in layers, or add one")
+        layers = layers_named(_layers(net), self.layers)
+        state = _State(self.base.init(net, work), layers)
         with torch.no_grad():
             for layer in state.layers.values():
                 self._rescale(layer)

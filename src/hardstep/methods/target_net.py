@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from numpy.typing import NDArray
 
+from hardstep.certify.separability import highest
 from hardstep.methods.target_search import Refit
 
 __all__ = ["BitNet", "Place", "Rows", "centred", "correct", "credits"]
@@ -148,10 +149,7 @@ class Rows:
 
 def correct(net: BitNet, y: Int64[np.ndarray, " n"]) -> bool:
     """Return whether every label has the one highest score."""
-    scores = net.scores()
-    own = scores[np.arange(len(y)), y]
-    scores[np.arange(len(y)), y] = -np.inf
-    return bool((own > scores.max(axis=1)).all())
+    return highest(net.scores(), y)
 
 
 def credits(net: BitNet, y: Int64[np.ndarray, " n"]) -> list[Float64[np.ndarray, "n h"]]:
