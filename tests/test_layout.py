@@ -17,7 +17,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
 
 # module -> what it may import from the package; a folder stands for its files
-LEFT = {"step", "rules", "losses", "penalties", "cardinality", "group_penalties", "closed_form"}
+LEFT = {"step", "rules", "losses", "penalties", "cardinality", "group_penalties", "closed_form", "target_rule"}
 RIGHT = {
     *("storage", "grid", "formats", "bits", "hard_layers", "hardnet", "simplify", "fold", "lowered"),
     *("engine", "export", "verify", "certify", "convex", "version"),
@@ -34,6 +34,8 @@ ALLOWED = {
     "group_penalties": {"penalties"},
     "closed_form": set(),
     "step": {"rules"},
+    "target_rule": {"rules"},
+    "cuts": {"step"},
     "no_overlap": {"rules"},
     "relaxed_splitting": {"no_overlap", "penalties"},
     "splitting_bounds": {"no_overlap", "relaxed_splitting"},
@@ -63,7 +65,7 @@ ALLOWED = {
     "units": {"chain", "step"},
     "diagnostics": {"parts", "units"},
     "methods": {
-        *("methods", "certify", "chain", "convex", "diagnostics", "fit", "parts", "ranks", "nets", "units"),
+        *("methods", "certify", "chain", "convex", "cuts", "diagnostics", "fit", "parts", "ranks", "nets", "units"),
         *LEFT,
     },
     "shrink": {"chain", "step"},

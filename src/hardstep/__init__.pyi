@@ -19,6 +19,7 @@ from .methods.aims import Aim, Flips, Ramp
 from .methods.bcd import BCD
 from .methods.convex import ConvexTraining
 from .methods.gradient import SGD, Adam, Constant, Cosine, Drops, GradientDescent
+from .methods.layer_targets import FlipSearch, TargetProp
 from .methods.magnitude import Global, LayerWise, MagnitudePruning
 from .methods.margin_bcd import Fits, MarginBCD
 from .methods.random_features import RandomFeatures
@@ -32,6 +33,18 @@ from .rules import BackwardRule, Clipped, Identity, Rectified, ReSTE, Sech2, Sur
 from .shrink import shrink
 from .simplify import simplify
 from .step import Sign, Staircase, Step, step
+from .target_rule import (
+    HingeLoss,
+    LayerLoss,
+    LinearLoss,
+    LogLoss,
+    PerceptronLoss,
+    QuadraticLoss,
+    SaturatedHingeLoss,
+    SoftHingeLoss,
+    SquaredHingeLoss,
+    TargetRule,
+)
 from .verify import verify
 from .version import __version__
 
@@ -66,6 +79,7 @@ __all__ = [
     "ExactTargetProp",
     "Fits",
     "Flip",
+    "FlipSearch",
     "Flips",
     "Global",
     "GradientDescent",
@@ -74,10 +88,14 @@ __all__ = [
     "GroupLasso",
     "Grouped",
     "HardNet",
+    "HingeLoss",
     "Identity",
+    "LayerLoss",
     "LayerWise",
     "Layout",
+    "LinearLoss",
     "LinearPrograms",
+    "LogLoss",
     "Loss",
     "MagnitudePruning",
     "MarginBCD",
@@ -85,7 +103,9 @@ __all__ = [
     "Negative",
     "NoPenalty",
     "Penalty",
+    "PerceptronLoss",
     "Proposal",
+    "QuadraticLoss",
     "Ramp",
     "RandomFeatures",
     "ReSTE",
@@ -96,19 +116,24 @@ __all__ = [
     "Ridge",
     "Rows",
     "RowsL20",
+    "SaturatedHingeLoss",
     "Sech2",
     "Separable",
     "Sign",
     "Sliding",
+    "SoftHingeLoss",
     "SparseGroupL0",
     "SplitCredit",
     "Splitting",
     "Squared",
     "SquaredHinge",
+    "SquaredHingeLoss",
     "Staircase",
     "Step",
     "Surrogate",
     "Sweep",
+    "TargetProp",
+    "TargetRule",
     "TransformedL1",
     "TwoSided",
     "UnitChoice",

@@ -36,6 +36,7 @@ from hardstep.hardnet import HardNet
 from hardstep.methods.bcd import BCD
 from hardstep.methods.convex import ConvexTraining
 from hardstep.methods.gradient import GradientDescent
+from hardstep.methods.layer_targets import TargetProp
 from hardstep.methods.magnitude import MagnitudePruning
 from hardstep.methods.margin_bcd import MarginBCD
 from hardstep.methods.random_features import RandomFeatures
@@ -59,6 +60,7 @@ METHODS = (
     MarginBCD,
     RandomFeatures,
     Splitting,
+    TargetProp,
 )  # importing a method is what makes it known here
 
 

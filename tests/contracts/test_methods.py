@@ -42,6 +42,8 @@ METHODS = [
     hs.MagnitudePruning(0.7, rewind=True, scope=hs.LayerWise(), base=hs.GradientDescent(batch_size=64)),
     hs.MagnitudePruning(0.5, activate=hs.Activate(sides=hs.TwoSided(2)), base=hs.GradientDescent(batch_size=64)),
     hs.MagnitudePruning(0.5, rewind=True, activate=hs.Activate(share=0.3), base=hs.GradientDescent(batch_size=64)),
+    hs.TargetProp(),
+    hs.TargetProp(inner=2, momentum=0.5, search=hs.FlipSearch(flips=2, trust=0.5)),
     hs.ExactTargetProp(refit=hs.Descents(steps=20), proposals=5),
 ]
 every_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: repr(method)[:60])

@@ -13,6 +13,16 @@ from scipy.integrate import quad
 import hardstep as hs
 from hardstep.rules import BackwardRule, Surrogate
 
+LAYER_LOSSES = [
+    hs.LinearLoss(),
+    hs.PerceptronLoss(),
+    hs.HingeLoss(),
+    hs.SquaredHingeLoss(),
+    hs.SaturatedHingeLoss(),
+    hs.SoftHingeLoss(),
+    hs.LogLoss(),
+    hs.QuadraticLoss(),
+]
 RULES = [
     hs.Identity(),
     hs.Clipped(),
@@ -23,6 +33,9 @@ RULES = [
     hs.ReSTE(power=1.0),
     hs.ReSTE(power=2.0, inner=0.05, outer=2.0),
     hs.Rectified(),
+    *(hs.TargetRule(loss) for loss in LAYER_LOSSES),
+    *(hs.TargetRule(hs.LogLoss(), width=0.5, relative=relative) for relative in ("layer", "channel")),
+    hs.TargetRule(weighted=False),
 ]
 SURROGATES = [rule for rule in RULES if isinstance(rule, Surrogate)]
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -47,10 +60,7 @@ def test_every_subclass_is_listed() -> None:
 
 @every_rule
 def test_repr_makes_the_rule_again(rule: BackwardRule) -> None:
-    assert (
-        eval(repr(rule), vars(hs.rules) if hasattr(hs, "rules") else {**vars(__import__("hardstep.rules").rules)})
-        == rule
-    )
+    assert eval(repr(rule), {name: getattr(hs, name) for name in hs.__all__}) == rule
 
 
 @every_surrogate

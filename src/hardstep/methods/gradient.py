@@ -18,10 +18,10 @@ from hardstep.ranks import shared_statistics
 from hardstep.rules import BackwardRule, Clipped
 from hardstep.step import Step
 
-__all__ = ["SGD", "Adam", "Around", "Constant", "Cosine", "Descent", "Drops", "GradientDescent"]
+__all__ = ["SGD", "Adam", "Around", "Constant", "Cosine", "Descent", "Drops", "GradientDescent", "Passes"]
 
-Around = Callable[[Callable[[], None], float, float], None]
-"""Takes a step of the optimiser, its learning rate and the progress; calls it, and does what it wants around it."""
+Around = Callable[[Callable[[], None], float, Batch], None]
+"""Takes a step of the optimiser, its learning rate and the batch; calls it, and does what it wants around it."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +159,10 @@ class Descent:
         self.optimiser.optimizer.load_state_dict(state_dict["optimiser"])
 
 
+Passes = Callable[[Descent, Work, Batch], tuple[Tensor, Tensor]]
+"""Runs a batch forwards and backwards; returns its outputs and the sum of its losses."""
+
+
 @dataclass(frozen=True)
 class GradientDescent(Method[Descent]):
     """Minimise mean loss + penalty by stochastic gradients; each step passes them on by its backward rule.
@@ -204,8 +208,15 @@ class GradientDescent(Method[Descent]):
         wrapped, optimiser = work.fabric.setup(net, self.optimiser.build(net.parameters()))
         return Descent(net, wrapped, optimiser)
 
-    def sweep(self, state: Descent, work: Work, around: Around = lambda step, lr, progress: step()) -> Sweep:
-        """Run one epoch; a method that wraps this one says what happens around each step of the optimiser."""
+    def sweep(
+        self,
+        state: Descent,
+        work: Work,
+        around: Around = lambda step, lr, batch: step(),
+        passes: Passes | None = None,
+    ) -> Sweep:
+        """Run one epoch; a method that wraps this one says how a batch passes and what happens around each step."""
+        passes = self.passes if passes is None else passes
         state.net.train()
         rule = self.rule.at(work.progress)
         for module in state.net.modules():
@@ -214,25 +225,32 @@ class GradientDescent(Method[Descent]):
         sums: list[tuple[Tensor, Tensor]] = []
         with shared_statistics(state.net, work.fabric.world_size):
             for batch in work.batches(self.batch_size, shuffle=True):
-                sums.append(self._update(state, work, batch, around))
+                sums.append(self._update(state, work, batch, around, passes))
         total = torch.stack([torch.stack(pair) for pair in sums]).double().sum(dim=0)
         loss, hits = (work.sum(total) / len(work.data.train)).tolist()
         weights = [weight for weight in state.net.parameters() if weight.ndim > 1]
         penalty = sum(float(self.penalty.value(weight.detach())) for weight in weights)
         return Sweep(loss + penalty, extra={"train_accuracy": hits} if work.data.classification else {})
 
-    def _update(self, state: Descent, work: Work, batch: Batch, around: Around) -> tuple[Tensor, Tensor]:
+    def _update(
+        self, state: Descent, work: Work, batch: Batch, around: Around, passes: Passes
+    ) -> tuple[Tensor, Tensor]:
         """Take one step; return this rank's sum of losses and count of right answers."""
         lr = self.optimiser.lr * self.schedule.factor(batch.progress)
         for group in state.optimiser.param_groups:
             group["lr"] = lr
+        out, loss = passes(state, work, batch)
+        around(lambda: self._step(state, lr), lr, batch)
+        hits = (out.argmax(dim=1) == batch.y).sum() if work.data.classification else loss.new_zeros(())
+        return loss.detach(), hits
+
+    def passes(self, state: Descent, work: Work, batch: Batch, *, retain_graph: bool = False) -> tuple[Tensor, Tensor]:
+        """Run a batch forwards and backwards; return its outputs and the sum of its losses."""
         out = state.wrapped(batch.x)
         loss = self.loss.value(out, batch.y).sum()
         # gradients are averaged over ranks, the loss over the global batch
-        work.fabric.backward(loss * (work.fabric.world_size / batch.total))
-        around(lambda: self._step(state, lr), lr, batch.progress)
-        hits = (out.argmax(dim=1) == batch.y).sum() if work.data.classification else loss.new_zeros(())
-        return loss.detach(), hits
+        work.fabric.backward(loss * (work.fabric.world_size / batch.total), retain_graph=retain_graph)
+        return out, loss
 
     def _step(self, state: Descent, lr: float) -> None:
         """Let the optimiser step, then the prox of the penalty."""

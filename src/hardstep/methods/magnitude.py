@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hardstep.chain import layers_named
 from hardstep.diagnostics import select
-from hardstep.fit import Method, Sweep, Work
+from hardstep.fit import Batch, Method, Sweep, Work
 from hardstep.methods.activate import Activate, Pruned
 from hardstep.methods.gradient import Descent, GradientDescent
 
@@ -157,7 +157,7 @@ class MagnitudePruning(Method[_State]):
         current = max(r for r in range(self.rounds + 1) if starts[r] <= work.sweep)
         extra = self._prune(state, current, work) if current and work.sweep == starts[current] else {}
 
-        def masked(step: Callable[[], None], lr: float, progress: float) -> None:
+        def masked(step: Callable[[], None], lr: float, batch: Batch) -> None:
             step()
             state.enforce()
 

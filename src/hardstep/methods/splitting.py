@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hardstep.cardinality import Cardinality
 from hardstep.chain import layers_named
-from hardstep.fit import Method, Sweep, Work, score
+from hardstep.fit import Batch, Method, Sweep, Work, score
 from hardstep.group_penalties import Words
 from hardstep.methods.gradient import Descent, GradientDescent
 from hardstep.penalties import Penalty
@@ -195,8 +195,8 @@ class Splitting(Method[_State]):
         """Train W beside U. Between sweeps the network holds U."""
         layers = state.layers.values()
 
-        def around(step: Callable[[], None], lr: float, progress: float) -> None:
-            penalty = self._eased(progress)
+        def around(step: Callable[[], None], lr: float, batch: Batch) -> None:
+            penalty = self._eased(batch.progress)
             pull = self.rho * lr / self.base.optimiser.lr
             with torch.no_grad():
                 for layer in layers if self.sparse_forward else ():
@@ -232,7 +232,7 @@ class Splitting(Method[_State]):
         objective = result.objective + self.rho * pulled
         return replace(result, objective=objective, extra={**result.extra, **extra}, admissible=done >= self.ramp)
 
-    def _masked(self, state: _State, step: Callable[[], None], lr: float, progress: float) -> None:
+    def _masked(self, state: _State, step: Callable[[], None], lr: float, batch: Batch) -> None:
         """Train the support only."""
         step()
         with torch.no_grad():

@@ -1,0 +1,337 @@
+"""Target propagation in mini-batches: every layer descends a loss of its own towards targets that may be searched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from hardstep.chain import leaves
+from hardstep.cuts import Call, Cuts, recorder, replayer
+from hardstep.fit import Batch, Method, Sweep, Work
+from hardstep.methods.gradient import Descent, GradientDescent
+from hardstep.step import Sign, Staircase, Step
+from hardstep.target_rule import Target, TargetRule
+
+__all__ = ["FlipSearch", "TargetProp", "measured_credit"]
+
+CHUNK = 2**22  # so many numbers are measured at once
+
+
+@dataclass(frozen=True)
+class FlipSearch:
+    """Measure what a flip of a bit does to the loss, and aim the targets by that.
+
+    Parameters
+    ----------
+    flips
+        So many bits of every row and layer are measured, those of the largest |dL/dstep|; None measures all.
+    trust
+        Share of the measured effect in what replaces the derivative of a bit that was measured, in (0, 1].
+    """
+
+    flips: int | None = None
+    trust: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.flips is not None and self.flips < 1:
+            raise ValueError(f"flips must be at least 1, or None for all bits, got {self.flips}")
+        if not 0 < self.trust <= 1:
+            raise ValueError(f"trust is a share in (0, 1], got {self.trust}")
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a call of a step is made: the activation and all layers above it, and which calls the activation makes."""
+
+    layers: list[nn.Module]
+    first: int
+    end: int
+
+
+@dataclass
+class _State:
+    """The descent, the hooks while a sweep runs, and the running credit of each class at each call of a step."""
+
+    descent: Descent
+    places: list[_Place]
+    calls: list[Call] = field(default_factory=list)
+    targets: list[Target] = field(default_factory=list)
+    credit: dict[int, Tensor] = field(default_factory=dict)
+    counts: dict[str, Tensor] = field(default_factory=dict)
+
+    def count(self, name: str, values: list[Tensor]) -> None:
+        """Add to sums over the sweep."""
+        added = torch.stack([value.double() for value in values])
+        self.counts[name] = self.counts[name] + added if name in self.counts else added
+
+    def state_dict(self) -> dict[str, Any]:
+        credit = {str(number): tensor for number, tensor in self.credit.items()}
+        return {"descent": self.descent.state_dict(), "credit": credit}
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> None:
+        self.descent.load_state_dict(state_dict["descent"])
+        like = next(self.descent.net.parameters())
+        self.credit = {int(number): tensor.to(like) for number, tensor in state_dict["credit"].items()}
+
+
+@dataclass(frozen=True)
+class TargetProp(Method[_State]):
+    """Give every step a target, from the top down, and let each layer descend its own loss towards its targets.
+
+    For each batch: the bits H of all steps; then from the top down the credit g = dL/dstep of every step, where L is
+    the loss of the layer above; targets t = -sign(g), weights |g|, and the layer loss sum w l(t z/c) of
+    `base.rule`, a `TargetRule`; then `inner` steps of the optimiser on all layer losses with H, t and w held fixed.
+    No gradient passes a step. With one inner step and neither search nor momentum it takes the same steps as
+    `base` alone, the fused pass, does.
+
+    Each sweep reports of every call of a step: `agreement`, the share of bits that have their target already, `active`,
+    the share with a slope, and `ties`, the share with g = 0; with a search also the correlation of the measured effects
+    of flips with those that g predicts (`effect correlation`), and how often their signs agree where the measured one
+    is not 0 (`effect agreement`).
+
+    Parameters
+    ----------
+    base
+        Rule, loss, penalty, optimiser, schedule and batches of the descent.
+    inner
+        Steps of the optimiser for each batch, >= 1.
+    momentum
+        A row comes back only after an epoch, but its class does at once: the credit is (1 - momentum) g + momentum m
+        with m the running mean of g over rows of the class, of decay `momentum` in [0, 1). Needs labels.
+    search
+        Measure the effect of flips, in evaluation mode of the layers above, instead of trusting their derivative.
+
+    References
+    ----------
+    Friesen and Domingos 2018, Alg. 2 [friesen2018]. Ours: inner steps, the search by measurement, momentum.
+
+    Examples
+    --------
+    >>> import hardstep as hs
+    >>> net, data = hs.nets.mlp(64, 16, 10), hs.data.load("digits")
+    >>> report = hs.fit(net, data, hs.TargetProp(inner=2, search=hs.FlipSearch()), sweeps=2, progress=False)
+    >>> sorted(report.records[0].extra)[:3]
+    ['active 0', 'agreement 0', 'effect agreement 0']
+    """
+
+    base: GradientDescent = field(default_factory=lambda: GradientDescent(rule=TargetRule()))
+    inner: int = 1
+    momentum: float = 0.0
+    search: FlipSearch | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.base.rule, TargetRule):
+            raise ValueError(
+                f"TargetProp needs a TargetRule as base.rule, which names a layer loss; got {self.base.rule}"
+            )
+        if self.inner < 1:
+            raise ValueError(f"inner counts steps of the optimiser and must be at least 1, got {self.inner}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum is a share in [0, 1), got {self.momentum}")
+
+    def init(self, net: nn.Module, work: Work) -> _State:
+        """Start the descent."""
+        if self.momentum and not work.data.classification:
+            raise ValueError("momentum runs over rows of a class, and these targets are numbers; set momentum=0")
+        places: list[_Place] = []
+        if self.search is not None:
+            places = _places(net)
+            if work.fabric.strategy.precision.precision == "16-mixed":
+                raise ValueError("a search measures losses without scaling; use precision='bf16-mixed' or '32-true'")
+        return _State(self.base.init(net, work), places)
+
+    def sweep(self, state: _State, work: Work) -> Sweep:
+        """Run one epoch."""
+        state.counts = {}
+        with Cuts(state.descent.net, recorder(state.calls)) as cuts:
+            lent = (state, work, cuts)
+            result = self.base.sweep(state.descent, work, partial(self._around, *lent), partial(self._passes, *lent))
+        state.calls.clear()
+        extra = {}
+        for name, sums in state.counts.items():
+            kind, number = name.split()
+            values = work.sum(sums).tolist()
+            if kind == "entries":
+                entries, ties, agreeing, active = values
+                extra[f"agreement {number}"] = agreeing / max(entries - ties, 1)
+                extra[f"active {number}"] = active / entries
+                extra[f"ties {number}"] = ties / entries
+            else:
+                extra[f"effect correlation {number}"] = _correlation(values[:6])
+                extra[f"effect agreement {number}"] = values[6] / max(values[7], 1)
+        return replace(result, extra={**result.extra, **dict(sorted(extra.items()))})
+
+    def _passes(
+        self, state: _State, work: Work, cuts: Cuts, descent: Descent, _: Work, batch: Batch
+    ) -> tuple[Tensor, Tensor]:
+        """Run a batch forwards; carry the credit down, layer by layer."""
+        state.calls.clear()
+        found = self.base.passes(descent, work, batch, retain_graph=True)
+        numbers = reversed(range(len(state.calls)))
+        state.targets = [self._aimed(state, work, cuts, number, batch) for number in numbers][::-1]
+        return found
+
+    def _around(self, state: _State, work: Work, cuts: Cuts, step: Callable[[], None], lr: float, batch: Batch) -> None:
+        """Step, and step again with bits and targets held fixed."""
+        step()
+        bits = [call.bits.detach() for call in state.calls]
+        for _ in range(self.inner - 1):
+            inputs: list[Tensor] = []
+            with cuts.answering(replayer(bits, inputs)):
+                self.base.passes(state.descent, work, batch, retain_graph=True)
+            pairs = zip(state.targets, inputs, strict=True)
+            slopes = [target.slope(_wide(x.detach())).to(x.dtype) for target, x in pairs]
+            torch.autograd.backward(inputs, slopes)
+            step()
+
+    def _aimed(self, state: _State, work: Work, cuts: Cuts, number: int, batch: Batch) -> Target:
+        """Return the targets of a call; its layer gets the gradient of its loss, the calls below their credit."""
+        rule, call = self.base.rule, state.calls[number]
+        assert isinstance(rule, TargetRule)
+        credit = torch.zeros_like(call.bits) if call.bits.grad is None else call.bits.grad
+        if self.search is not None:
+            measured = self._measured(state, work, cuts, number, batch)
+            credit = torch.where(measured.isnan(), credit, credit.lerp(measured, self.search.trust))
+        if self.momentum:
+            credit = self._smoothed(state, work, number, credit, batch.y)
+        x = call.x.detach()
+        wide = _wide(x)
+        target = rule.target(wide, credit.to(wide.dtype))
+        slope = target.slope(wide)
+        torch.autograd.backward(call.x, slope.to(x.dtype), retain_graph=True)  # stairs share what lies below
+        above, tied = call.bits > 0.5, credit == 0
+        agreeing = (above == (credit < 0)) & ~tied
+        sums = [x.new_tensor(x.numel(), dtype=torch.float64), tied.sum(), agreeing.sum(), (slope != 0).sum()]
+        state.count(f"entries {number}", sums)
+        return target
+
+    def _measured(self, state: _State, work: Work, cuts: Cuts, number: int, batch: Batch) -> Tensor:
+        """Return L(bit = 1) - L(bit = 0), in the scale of the credit, and NaN where no flip was measured."""
+        call, search = state.calls[number], self.search
+        assert search is not None
+        predicted = torch.zeros_like(call.bits) if call.bits.grad is None else call.bits.grad
+        scale = work.fabric.world_size / batch.total
+
+        place = state.places[number]
+        beside = state.calls[place.first : place.end]
+
+        def losses(variants: Tensor, copies: int) -> Tensor:
+            bits = [
+                variants if i == number else _repeated(other.bits, copies)
+                for i, other in enumerate(beside, place.first)
+            ]
+            with cuts.answering(replayer(bits, [])):
+                a = _repeated(beside[0].x, copies)
+                for layer in place.layers:
+                    a = layer(a)
+            return scale * self.base.loss.value(a, _repeated(batch.y, copies))
+
+        state.descent.net.eval()
+        measured = measured_credit(call.bits.detach(), predicted, losses, flips=search.flips)
+        state.descent.net.train()
+        known = ~measured.isnan()
+        p, m = predicted[known].double(), measured[known].double()
+        moments = [m.new_tensor(m.numel()), p.sum(), m.sum(), p.square().sum(), m.square().sum(), (p * m).sum()]
+        state.count(f"effects {number}", [*moments, ((p > 0) == (m > 0))[m != 0].sum(), (m != 0).sum()])
+        return measured
+
+    def _smoothed(self, state: _State, work: Work, number: int, credit: Tensor, y: Tensor) -> Tensor:
+        """Return the credit mixed with the running mean of its class."""
+        classes = work.data.outputs
+        shape = (classes, *credit.shape[1:])
+        sums = work.sum(credit.new_zeros(shape).index_add_(0, y, credit))
+        rows = work.sum(torch.bincount(y, minlength=classes).to(credit)).view(-1, *[1] * (credit.ndim - 1))
+        kept = state.credit.get(number, credit.new_zeros(shape))
+        mean = kept.lerp(sums / rows.clamp_min(1), 1 - self.momentum)
+        state.credit[number] = torch.where(rows > 0, mean, kept)
+        return credit.lerp(state.credit[number][y], self.momentum)
+
+
+@torch.no_grad()
+def measured_credit(
+    bits: Float[Tensor, "n *d"],
+    credit: Float[Tensor, "n *d"],
+    losses: Callable[[Tensor, int], Tensor],
+    *,
+    flips: int | None = None,
+) -> Float[Tensor, "n *d"]:
+    """Return the discrete derivative L(bit = 1) - L(bit = 0) of every bit that is measured, NaN for the others.
+
+    Parameters
+    ----------
+    bits
+        What the steps do.
+    credit
+        Which bits of a row come first: those of the largest absolute credit.
+    losses
+        Takes m variants of the bits, below one another, and m; returns the losses of all m n rows.
+    flips
+        So many bits of a row; None takes all.
+
+    References
+    ----------
+    Friesen and Domingos 2018 [friesen2018] take the derivative of a relaxed loss in its place.
+
+    Examples
+    --------
+    >>> bits = torch.tensor([[0.0, 1.0]])
+    >>> measured_credit(bits, bits, lambda b, m: (3 * b[:, 0] - b[:, 1]).square())
+    tensor([[3., 1.]])
+    """
+    flat = bits.flatten(1)
+    rows, entries = flat.shape
+    count = entries if flips is None else min(flips, entries)
+    chosen = credit.flatten(1).abs().topk(count, dim=1).indices
+    found = torch.full_like(flat, float("nan"))
+    start = losses(bits, 1)
+    for part in torch.split(chosen, max(1, CHUNK // flat.numel()), dim=1):
+        copies = part.shape[1]
+        variants = flat.repeat(copies, 1, 1)
+        now = flat.gather(1, part)
+        variants.scatter_(2, part.T[:, :, None], (1 - now).T[:, :, None])
+        gain = losses(variants.view(copies * rows, *bits.shape[1:]), copies).view(copies, rows) - start
+        found.scatter_(1, part, gain.T.to(flat.dtype) * (1 - 2 * now))
+    return found.view_as(bits)
+
+
+def _correlation(moments: list[float]) -> float:
+    """Return the correlation from count, sums, squares and products; 0 where one side is constant."""
+    n, p, m, pp, mm, pm = moments
+    spread = (pp - p * p / n) * (mm - m * m / n)
+    return (pm - p * m / n) / spread**0.5 if spread > 0 else 0.0
+
+
+def _places(net: nn.Module) -> list[_Place]:
+    """Return where each call of a step is made, in a network whose layers follow one another."""
+    places: list[_Place] = []
+    found = list(leaves(net))
+    layers = [module for _, module in found]
+    for at, (name, module) in enumerate(found):
+        if not any(isinstance(part, Step) for part in module.modules()):
+            continue
+        if not isinstance(module, Step | Sign | Staircase):
+            raise ValueError(
+                f"a search runs what lies above a layer many times, so layers must follow one another, but {name!r} is "
+                f"a {type(module).__name__} with steps of its own; set search=None"
+            )
+        calls: list[Call] = []
+        with Cuts(module, recorder(calls)):
+            module(torch.zeros(1))
+        places += len(calls) * [_Place(layers[at:], len(places), len(places) + len(calls))]
+    return places
+
+
+def _repeated(rows: Tensor, copies: int) -> Tensor:
+    """Return copies of the rows below one another."""
+    return rows.detach().expand(copies, *rows.shape).flatten(0, 1)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Return 16-bit numbers as float32, others as they are."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
