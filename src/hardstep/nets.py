@@ -34,6 +34,7 @@ class MLP:
 
     Examples
     --------
+    >>> import torch
     >>> net = MLP(hidden=(32,))((1, 8, 8), outputs=10)
     >>> net(torch.zeros(5, 1, 8, 8)).shape
     torch.Size([5, 10])
@@ -86,6 +87,7 @@ class ConvNet4:
 
     Examples
     --------
+    >>> import torch
     >>> net = ConvNet4(channels=(4, 8), units=16)((1, 28, 28), outputs=10)
     >>> net(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 10])
@@ -125,6 +127,7 @@ class ConvNet8:
 
     conv 5x5 pad 2, pool 2, activate; conv 3x3 pad 1, activate; conv 3x3 pad 1, pool 2, activate; conv 3x3, activate;
     conv 3x3 pad 1, activate; conv 3x3, activate; channel dropout; conv over all that is left, activate; linear.
+    1,492,554 parameters for 3x32x32 samples of ten classes.
 
     Parameters
     ----------
@@ -144,6 +147,7 @@ class ConvNet8:
 
     Examples
     --------
+    >>> import torch
     >>> net = ConvNet8(channels=(4, 8, 8, 16))((1, 28, 28), outputs=10)
     >>> net(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 10])
@@ -193,7 +197,7 @@ class AlexNet:
 
     conv 12x12 stride 4 pad 2, activate; conv 5x5 pad 2, pool, activate; conv 3x3 pad 1, pool, activate;
     conv 3x3 pad 1, activate; conv 3x3 pad 1, pool, activate; twice linear, activate; linear. Each pool is 3x3 with
-    stride 2.
+    stride 2. 62,394,344 parameters for 3x224x224 samples of 1000 classes.
 
     Parameters
     ----------
@@ -215,6 +219,7 @@ class AlexNet:
 
     Examples
     --------
+    >>> import torch
     >>> net = AlexNet(channels=(2, 4, 4, 4, 4), units=16)((3, 64, 64), outputs=10)
     >>> net(torch.zeros(2, 3, 64, 64)).shape
     torch.Size([2, 10])
@@ -259,7 +264,8 @@ class AlexNet:
 class ResNet18:
     """A convolution, eight residual blocks and a linear read-out of their mean over places; 17 activations, all hard.
 
-    `freeze` does not take residual blocks yet.
+    11,689,512 parameters for 3x224x224 samples of 1000 classes; 11,173,962 with a small stem, for 3x32x32 samples of
+    ten classes. `freeze` does not take residual blocks yet.
 
     Parameters
     ----------
@@ -281,6 +287,7 @@ class ResNet18:
 
     Examples
     --------
+    >>> import torch
     >>> net = ResNet18(channels=(4, 4, 8, 8), small=True)((3, 32, 32), outputs=10)
     >>> net(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 10])
@@ -302,7 +309,7 @@ class ResNet18:
             layers += [] if self.small else [nn.MaxPool2d(3, 2, padding=1)]
             layers.append(copy.deepcopy(self.activation))
             for i, channels in enumerate(self.channels):
-                for stride in (min(i, 1) + 1, 1):
+                for stride in (1 if i == 0 else 2, 1):
                     block = ResidualBlock(width, channels, stride=stride, norm=self.norm, activation=self.activation)
                     layers.append(block)
                     width = channels
