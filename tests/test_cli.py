@@ -187,6 +187,20 @@ def test_net_and_activation_are_chosen_by_name() -> None:
     assert train.net.units == 7
 
 
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["conv-net8", "--net.dropout", "0.2"], hs.nets.ConvNet8(dropout=0.2)),
+        (["alex-net", "--net.units", "8"], hs.nets.AlexNet(units=8)),
+        (["res-net18", "--net.small"], hs.nets.ResNet18(small=True)),
+    ],
+)
+def test_published_networks_are_chosen_by_name(arguments: list[str], wanted: object) -> None:
+    train = cli.parse_train(["--net", *arguments])
+    assert type(train.net) is type(wanted)
+    assert repr(train.net) == repr(wanted)
+
+
 def test_help_shows_every_choice_and_hyperparameter_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "train", "--help")
     assert status == 0
@@ -203,6 +217,8 @@ def test_help_shows_every_choice_and_hyperparameter_with_its_default(capsys: pyt
     ("arguments", "message"),
     [
         (["train", "--method", "magic"], "--method takes one of bcd, convex-training, exact-target-prop,"),
+        (["train", "--net", "vgg"], "--net takes one of mlp, conv-net4, conv-net8, alex-net, res-net18; got 'vgg'"),
+        (["train", "--net", "conv-net8", "--sweeps", "1"], "convnet8 needs samples of shape (channels, height >= 20"),
         (["fly"], "there is no command 'fly'"),
         (["summary", "runs/none"], "there is no file runs/none"),
         (["export", "runs/none"], "there is no file runs/none"),

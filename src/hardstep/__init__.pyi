@@ -1,5 +1,6 @@
 from . import data as data
 from . import nets as nets
+from . import recipes as recipes
 from .cardinality import Cardinality
 from .convex.corrections import Correction, GroupLasso, Ridge
 from .convex.oracle_ascent import BatchedAscent
@@ -147,6 +148,7 @@ __all__ = [
     "freeze",
     "nets",
     "prune_units",
+    "recipes",
     "score",
     "shrink",
     "simplify",

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from hardstep.chain import leaves
 from hardstep.grid import Grid
@@ -108,7 +109,7 @@ class _Builder:
 
     def add(self, name: str, module: nn.Module) -> None:
         """Take the next module."""
-        if isinstance(module, nn.Dropout | nn.Identity):
+        if isinstance(module, _DropoutNd | nn.Identity):
             return
         if isinstance(module, nn.Linear | nn.Conv2d):
             self._start(name, module)

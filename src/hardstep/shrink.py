@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from hardstep.chain import leaves
 from hardstep.step import Sign, Staircase, Step
@@ -17,7 +18,7 @@ from hardstep.step import Sign, Staircase, Step
 __all__ = ["Size", "shrink", "size"]
 
 Map = nn.Linear | nn.Conv2d
-SAME_FOR_CONSTANTS = nn.Dropout | nn.Identity | nn.MaxPool2d  # in evaluation mode
+SAME_FOR_CONSTANTS = _DropoutNd | nn.Identity | nn.MaxPool2d  # in evaluation mode
 BETWEEN = SAME_FOR_CONSTANTS | nn.Flatten | _BatchNorm | Step | Sign | Staircase | nn.ReLU
 IMAGE = (nn.Conv2d | nn.MaxPool2d, nn.Flatten)  # what needs places, and what ends them
 

@@ -11,13 +11,14 @@ from jaxtyping import Bool, Float, Int16
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from hardstep.chain import leaves
 from hardstep.step import Sign, Staircase, Step
 
 __all__ = ["Hidden", "certified", "codes", "hidden_layers"]
 
-RISING = (nn.MaxPool2d, nn.Flatten, nn.Dropout, nn.Identity)
+RISING = (nn.MaxPool2d, nn.Flatten, _DropoutNd, nn.Identity)
 """What stands between the layers and moves outputs, in the order of their inputs, without rounding them."""
 
 Activation = Step | Sign | Staircase | nn.ReLU

@@ -26,7 +26,7 @@ Around = Callable[[Callable[[], None], float, Batch], None]
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam, with decoupled weight decay where asked for.
+    """Adam, with weight decay where asked for.
 
     Parameters
     ----------
@@ -35,20 +35,24 @@ class Adam:
     betas
         Decay of the two running means.
     weight_decay
-        Decoupled decay of all parameters, >= 0.
+        Decay of all parameters, >= 0.
+    coupled
+        Add the decay to the gradient, before Adam scales it, as older recipes do, instead of to the step.
 
     References
     ----------
-    Kingma and Ba 2015 [kingma2015]; Loshchilov and Hutter 2019 [loshchilov2019].
+    Kingma and Ba 2015 [kingma2015]; Loshchilov and Hutter 2019 [loshchilov2019], for the decoupled decay.
     """
 
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
+    coupled: bool = False
 
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """Make the torch optimiser."""
-        return torch.optim.AdamW(parameters, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, fused=True)
+        kind = torch.optim.Adam if self.coupled else torch.optim.AdamW
+        return kind(parameters, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, fused=True)
 
 
 @dataclass(frozen=True)
