@@ -47,7 +47,7 @@ NETS = {
     "digits": Net("digits", hs.nets.MLP(hidden=(12, 12, 12, 12)), 60, None, (4e-3, 8e-3, 1.6e-2, 3.2e-2), (100, 101)),
 }
 ACTIVATIONS = {"step": hs.Step(), "sign": hs.Sign(), "2-bit": hs.Staircase(3)}
-SOFT, SATURATED = "soft hinge", "saturated hinge"
+SOFT, SATURATED = "soft hinge", "saturated hinge"  # the names of fused rules begin so
 
 
 def ways(net: str) -> dict[str, hs.Method[Any]]:
@@ -58,6 +58,7 @@ def ways(net: str) -> dict[str, hs.Method[Any]]:
     return {
         SOFT: soft,
         SATURATED: clipped,
+        "soft hinge, half as wide": hs.GradientDescent(rule=hs.Sech2(2.0)),
         "saturated hinge, half as wide": hs.GradientDescent(rule=hs.Clipped(0.5)),
         "4 inner steps": hs.TargetProp(base=local, inner=4),
         "search": hs.TargetProp(base=local, search=hs.FlipSearch(flips)),
@@ -156,7 +157,7 @@ def table(options: argparse.Namespace) -> None:
         if line["kind"] == "run":
             found[line["net"], line["activation"]][line["way"]][line["seed"]] = line
     for (net, activation), by_way in sorted(found.items()):
-        fused = [name for name in by_way if name == SOFT or name.startswith(SATURATED)]
+        fused = [name for name in by_way if name.startswith((SOFT, SATURATED))]
         chosen = max(fused, key=lambda name: mean([line["validation"] for line in by_way[name].values()])[0])
         print(f"{net}, {activation} (best fused rule on validation data: {chosen})")
         for name, seeds in by_way.items():
