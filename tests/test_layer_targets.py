@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 import hardstep as hs
-from hardstep.methods.layer_targets import measured_credit
+from hardstep.flips import measured_credit
 
 DATA = hs.data.load("digits")
 BASE = hs.GradientDescent(rule=hs.TargetRule(hs.HingeLoss()), batch_size=64)
@@ -84,7 +84,7 @@ def test_measured_credit_in_parts_is_that_in_one(monkeypatch: pytest.MonkeyPatch
         return variants.flatten(1).cumsum(dim=1).square().sum(dim=1)
 
     whole = measured_credit(bits, bits, losses)
-    monkeypatch.setattr("hardstep.methods.layer_targets.CHUNK", 1)
+    monkeypatch.setattr("hardstep.flips.CHUNK", 1)
     assert torch.equal(measured_credit(bits, bits, losses), whole)
 
 
@@ -143,6 +143,6 @@ def test_momentum_needs_classes_and_search_layers_that_follow_one_another() -> N
             return out
 
     skipping = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), Skip(), nn.Linear(8, 10))
-    with pytest.raises(ValueError, match="'2' is a Skip with steps of its own; set search=None"):
+    with pytest.raises(ValueError, match="'2' is a Skip with steps of its own; in a fit set search=None"):
         hs.fit(skipping, DATA, hs.TargetProp(search=hs.FlipSearch()), sweeps=1, progress=False)
     assert hs.fit(skipping, DATA, hs.TargetProp(), sweeps=1, progress=False).score is not None

@@ -34,6 +34,7 @@ from .rules import BackwardRule, Clipped, Identity, Rectified, ReSTE, Sech2, Sur
 from .shrink import shrink
 from .simplify import simplify
 from .step import Sign, Staircase, Step, step
+from .target_diagnostics import CallTargets, Targets, diagnose_targets
 from .target_rule import (
     HingeLoss,
     LayerLoss,
@@ -63,6 +64,7 @@ __all__ = [
     "BackwardRule",
     "Batch",
     "BatchedAscent",
+    "CallTargets",
     "Cardinality",
     "Clipped",
     "ColumnNorm",
@@ -135,6 +137,7 @@ __all__ = [
     "Sweep",
     "TargetProp",
     "TargetRule",
+    "Targets",
     "TransformedL1",
     "TwoSided",
     "UnitChoice",
@@ -143,6 +146,7 @@ __all__ = [
     "__version__",
     "data",
     "dead_rates",
+    "diagnose_targets",
     "fit",
     "fold_constants",
     "freeze",

@@ -8,19 +8,15 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from hardstep.chain import leaves
 from hardstep.cuts import Call, Cuts, recorder, replayer
 from hardstep.fit import Batch, Method, Sweep, Work
+from hardstep.flips import Place, flip_effects, places_of, repeated
 from hardstep.methods.gradient import Descent, GradientDescent
-from hardstep.step import Sign, Staircase, Step
 from hardstep.target_rule import Target, TargetRule
 
-__all__ = ["FlipSearch", "TargetProp", "measured_credit"]
-
-CHUNK = 2**22  # so many numbers are measured at once
+__all__ = ["FlipSearch", "TargetProp"]
 
 
 @dataclass(frozen=True)
@@ -45,21 +41,12 @@ class FlipSearch:
             raise ValueError(f"trust is a share in (0, 1], got {self.trust}")
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where a call of a step is made: the activation and all layers above it, and which calls the activation makes."""
-
-    layers: list[nn.Module]
-    first: int
-    end: int
-
-
 @dataclass
 class _State:
     """The descent, the hooks while a sweep runs, and the running credit of each class at each call of a step."""
 
     descent: Descent
-    places: list[_Place]
+    places: list[Place]
     calls: list[Call] = field(default_factory=list)
     targets: list[Target] = field(default_factory=list)
     credit: dict[int, Tensor] = field(default_factory=dict)
@@ -139,9 +126,9 @@ class TargetProp(Method[_State]):
         """Start the descent."""
         if self.momentum and not work.data.classification:
             raise ValueError("momentum runs over rows of a class, and these targets are numbers; set momentum=0")
-        places: list[_Place] = []
+        places: list[Place] = []
         if self.search is not None:
-            places = _places(net)
+            places = places_of(net)
             if work.fabric.strategy.precision.precision == "16-mixed":
                 raise ValueError("a search measures losses without scaling; use precision='bf16-mixed' or '32-true'")
         return _State(self.base.init(net, work), places)
@@ -215,26 +202,15 @@ class TargetProp(Method[_State]):
         """Return L(bit = 1) - L(bit = 0), in the scale of the credit, and NaN where no flip was measured."""
         call, search = state.calls[number], self.search
         assert search is not None
-        predicted = torch.zeros_like(call.bits) if call.bits.grad is None else call.bits.grad
-        scale = work.fabric.world_size / batch.total
 
-        place = state.places[number]
-        beside = state.calls[place.first : place.end]
-
-        def losses(variants: Tensor, copies: int) -> Tensor:
-            bits = [
-                variants if i == number else _repeated(other.bits, copies)
-                for i, other in enumerate(beside, place.first)
-            ]
-            with cuts.answering(replayer(bits, [])):
-                a = _repeated(beside[0].x, copies)
-                for layer in place.layers:
-                    a = layer(a)
-            return scale * self.base.loss.value(a, _repeated(batch.y, copies))
+        def losses(out: Tensor, copies: int) -> Tensor:
+            value = self.base.loss.value(out, repeated(batch.y, copies))
+            return value * (work.fabric.world_size / batch.total)  # in the scale of the credit
 
         state.descent.net.eval()
-        measured = measured_credit(call.bits.detach(), predicted, losses, flips=search.flips)
+        measured = flip_effects(cuts, state.calls, number, state.places[number], losses, flips=search.flips)
         state.descent.net.train()
+        predicted = torch.zeros_like(call.bits) if call.bits.grad is None else call.bits.grad
         known = ~measured.isnan()
         p, m = predicted[known].double(), measured[known].double()
         moments = [m.new_tensor(m.numel()), p.sum(), m.sum(), p.square().sum(), m.square().sum(), (p * m).sum()]
@@ -253,83 +229,11 @@ class TargetProp(Method[_State]):
         return credit.lerp(state.credit[number][y], self.momentum)
 
 
-@torch.no_grad()
-def measured_credit(
-    bits: Float[Tensor, "n *d"],
-    credit: Float[Tensor, "n *d"],
-    losses: Callable[[Tensor, int], Tensor],
-    *,
-    flips: int | None = None,
-) -> Float[Tensor, "n *d"]:
-    """Return the discrete derivative L(bit = 1) - L(bit = 0) of every bit that is measured, NaN for the others.
-
-    Parameters
-    ----------
-    bits
-        What the steps do.
-    credit
-        Which bits of a row come first: those of the largest absolute credit.
-    losses
-        Takes m variants of the bits, below one another, and m; returns the losses of all m n rows.
-    flips
-        So many bits of a row; None takes all.
-
-    References
-    ----------
-    Friesen and Domingos 2018 [friesen2018] take the derivative of a relaxed loss in its place.
-
-    Examples
-    --------
-    >>> bits = torch.tensor([[0.0, 1.0]])
-    >>> measured_credit(bits, bits, lambda b, m: (3 * b[:, 0] - b[:, 1]).square())
-    tensor([[3., 1.]])
-    """
-    flat = bits.flatten(1)
-    rows, entries = flat.shape
-    count = entries if flips is None else min(flips, entries)
-    chosen = credit.flatten(1).abs().topk(count, dim=1).indices
-    found = torch.full_like(flat, float("nan"))
-    start = losses(bits, 1)
-    for part in torch.split(chosen, max(1, CHUNK // flat.numel()), dim=1):
-        copies = part.shape[1]
-        variants = flat.repeat(copies, 1, 1)
-        now = flat.gather(1, part)
-        variants.scatter_(2, part.T[:, :, None], (1 - now).T[:, :, None])
-        gain = losses(variants.view(copies * rows, *bits.shape[1:]), copies).view(copies, rows) - start
-        found.scatter_(1, part, gain.T.to(flat.dtype) * (1 - 2 * now))
-    return found.view_as(bits)
-
-
 def _correlation(moments: list[float]) -> float:
     """Return the correlation from count, sums, squares and products; 0 where one side is constant."""
     n, p, m, pp, mm, pm = moments
     spread = (pp - p * p / n) * (mm - m * m / n)
     return (pm - p * m / n) / spread**0.5 if spread > 0 else 0.0
-
-
-def _places(net: nn.Module) -> list[_Place]:
-    """Return where each call of a step is made, in a network whose layers follow one another."""
-    places: list[_Place] = []
-    found = list(leaves(net))
-    layers = [module for _, module in found]
-    for at, (name, module) in enumerate(found):
-        if not any(isinstance(part, Step) for part in module.modules()):
-            continue
-        if not isinstance(module, Step | Sign | Staircase):
-            raise ValueError(
-                f"a search runs what lies above a layer many times, so layers must follow one another, but {name!r} is "
-                f"a {type(module).__name__} with steps of its own; set search=None"
-            )
-        calls: list[Call] = []
-        with Cuts(module, recorder(calls)):
-            module(torch.zeros(1))
-        places += len(calls) * [_Place(layers[at:], len(places), len(places) + len(calls))]
-    return places
-
-
-def _repeated(rows: Tensor, copies: int) -> Tensor:
-    """Return copies of the rows below one another."""
-    return rows.detach().expand(copies, *rows.shape).flatten(0, 1)
 
 
 def _wide(x: Tensor) -> Tensor:
