@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 COMMANDS = {
     "examples/plot_whole_path.py": ["--sweeps", "2", "--out", "{tmp}"],
     "examples/plot_block_descent.py": ["--sweeps", "2", "--out", "{tmp}"],
+    "examples/plot_targets.py": ["--sweeps", "2", "--seeds", "1", "--out", "{tmp}"],
     "examples/plot_sparse.py": ["--sweeps", "6", "--seeds", "1", "--out", "{tmp}"],
     "examples/plot_convex_training.py": ["--sweeps", "2", "--out", "{tmp}"],
     "examples/plot_no_overlap.py": ["--steps", "20", "--out", "{tmp}"],

@@ -36,8 +36,8 @@ HIDDEN = {
     "xor": (2,),
     "parity": (6,),
     "spirals": (20,),
-    "planted-two": (20,),
-    "planted-three": (20, 10),
+    "planted-two": (24,),
+    "planted-three": (24, 12),
 }
 
 
