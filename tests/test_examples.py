@@ -17,6 +17,9 @@ COMMANDS = {
     "examples/plot_sparse.py": ["--sweeps", "6", "--seeds", "1", "--out", "{tmp}"],
     "examples/plot_convex_training.py": ["--sweeps", "2", "--out", "{tmp}"],
     "examples/plot_no_overlap.py": ["--steps", "20", "--out", "{tmp}"],
+    "benchmarks/quality/layer_targets.py": [
+        *("choose", "run", "table", "--net", "tiny", "--seeds", "1", "--results", "{tmp}")
+    ],
     "benchmarks/speed/epoch.py": ["--rounds", "1", "--rows", "256", "--results", "{tmp}"],
     "benchmarks/quality/whole_path.py": ["digits", "--seeds", "1", "--sweeps", "1", "--results", "{tmp}"],
     "benchmarks/quality/sparse.py": [

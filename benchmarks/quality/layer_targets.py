@@ -1,7 +1,6 @@
 """Target propagation in mini-batches: soft hinge, saturated hinge, inner steps and measured flips, paired by seed.
 
-    python benchmarks/quality/layer_targets.py choose --net mlp --activation sign    # settings, on validation data
-    python benchmarks/quality/layer_targets.py run --net mlp --activation sign [--seeds 5]
+    python benchmarks/quality/layer_targets.py choose run --net mlp --activation sign [--seeds 5]    # an hour
     python benchmarks/quality/layer_targets.py table
 
 Fashion-MNIST, 10,000 rows (HARDSTEP_DATA set), or digits. `choose` trains every way at every learning rate of the net's
@@ -42,6 +41,7 @@ class Net:
 
 
 NETS = {
+    "tiny": Net("digits", hs.nets.MLP(hidden=(8,)), 2, 2, (8e-3,), (100,)),
     "mlp": Net("fashion-mnist", hs.nets.MLP(hidden=(128, 128)), 10, 16, (2e-3, 8e-3), (100,)),
     "convnet": Net("fashion-mnist", hs.nets.ConvNet4(channels=(8, 16), units=64), 6, 8, (2e-3, 8e-3), (100,)),
     "digits": Net("digits", hs.nets.MLP(hidden=(12, 12, 12, 12)), 60, None, (4e-3, 8e-3, 1.6e-2, 3.2e-2), (100, 101)),
@@ -172,9 +172,12 @@ def table(options: argparse.Namespace) -> None:
             print(f"{text}, {len(seeds)} seeds, {mean(seconds)[0]:.0f} s{against}")
 
 
+WHAT = {"choose": choose, "run": run, "table": table}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["choose", "run", "table"])
+    parser.add_argument("what", choices=list(WHAT), nargs="+")
     parser.add_argument("--net", choices=list(NETS), default="digits")
     parser.add_argument("--activation", choices=list(ACTIVATIONS), default="sign")
     parser.add_argument("--seeds", type=int, default=5)
@@ -183,7 +186,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    {"choose": choose, "run": run, "table": table}[options.what](options)
+    for what in options.what:
+        WHAT[what](options)
 
 
 if __name__ == "__main__":
