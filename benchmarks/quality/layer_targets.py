@@ -42,8 +42,8 @@ class Net:
 
 NETS = {
     "tiny": Net("digits", hs.nets.MLP(hidden=(8,)), 2, 2, (8e-3,), (100,)),
-    "mlp": Net("fashion-mnist", hs.nets.MLP(hidden=(128, 128)), 10, 16, (2e-3, 8e-3), (100,)),
-    "convnet": Net("fashion-mnist", hs.nets.ConvNet4(channels=(8, 16), units=64), 6, 8, (2e-3, 8e-3), (100,)),
+    "mlp": Net("fashion-mnist", hs.nets.MLP(hidden=(128, 128)), 8, 16, (2e-3, 8e-3), (100,)),
+    "convnet": Net("fashion-mnist", hs.nets.ConvNet4(channels=(8, 16), units=64), 5, 8, (2e-3, 8e-3), (100,)),
     "digits": Net("digits", hs.nets.MLP(hidden=(12, 12, 12, 12)), 60, None, (4e-3, 8e-3, 1.6e-2, 3.2e-2), (100, 101)),
 }
 ACTIVATIONS = {"step": hs.Step(), "sign": hs.Sign(), "2-bit": hs.Staircase(3)}
