@@ -3,8 +3,8 @@
     python benchmarks/quality/target_prop_exact.py [--case xor] [--seeds 30] [--seconds 60]
 
 Cases: XOR with two hidden units; parity of four bits with six; two interleaved spirals of 60 points with 20; labels of
-a planted network of six half-spaces (two layers) on 200 rows with 20; of six and then four (three layers) on 120 rows
-with 20 and 10. Each seed draws planted data, start and proposals; a fit ends after 60 seconds. The trained network is
+a planted network of six half-spaces (two layers) on 200 rows with 24; of six and then four (three layers) on 120 rows
+with 24 and 12. Each seed draws planted data, start and proposals; a fit ends after 60 seconds. The trained network is
 frozen with 16-bit weights, its certificate written to a file, read back and checked without a solver. Inputs are whole
 numbers, so that freezing does not round them. Expected: at least 28 of 30 seeds in every case. XOR and parity take
 a few seconds for all seeds, a spiral about two seconds a seed, the planted ones about six and fifteen.
