@@ -1,11 +1,11 @@
 """Target propagation in mini-batches: soft hinge, saturated hinge, inner steps and measured flips, paired by seed.
 
     python benchmarks/quality/layer_targets.py choose run --net mlp --activation sign [--seeds 5]    # an hour
-    python benchmarks/quality/layer_targets.py table
+    python benchmarks/quality/layer_targets.py table --net mlp --activation sign
 
-Fashion-MNIST, 10,000 rows (HARDSTEP_DATA set), or digits. `choose` trains every way at every learning rate of the net's
-grid and scores the validation part of seed 100 (of a small data set 101 too); `run` takes the best rate from there,
-trains on seeds 0, 1, ... and looks at each test part once. All ways have the same split, initial weights and passes
+Fashion-MNIST, 10,000 rows (HARDSTEP_DATA set), or digits. `choose` trains every way at every learning rate and width
+of the grid and scores the validation part of seed 100 (of a small data set 101 too); `run` takes the best from there,
+trains on seeds 0, 1, ... and scores each test part once. All ways have the same split, initial weights and passes
 over the data; a way with more inner steps or a search computes more in a pass. Expected: docs/results.md.
 """
 
@@ -14,8 +14,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -47,33 +49,28 @@ NETS = {
     "digits": Net("digits", hs.nets.MLP(hidden=(12, 12, 12, 12)), 60, None, (4e-3, 8e-3, 1.6e-2, 3.2e-2), (100, 101)),
 }
 ACTIVATIONS = {"step": hs.Step(), "sign": hs.Sign(), "2-bit": hs.Staircase(3)}
-SOFT, SATURATED = "soft hinge", "saturated hinge"  # the names of fused rules begin so
+WIDTHS = (1.0, 0.5)
+FUSED = ("soft hinge", "saturated hinge")
 
 
-def ways(net: str) -> dict[str, hs.Method[Any]]:
-    """Return the methods by name; the learning rate is filled in later."""
-    soft, clipped = hs.GradientDescent(rule=hs.Sech2()), hs.GradientDescent(rule=hs.Clipped())
-    local = hs.GradientDescent(rule=hs.TargetRule())
+def ways(net: str) -> dict[str, Callable[[float, float], hs.Method[Any]]]:
+    """Return makers of methods by name; they take the learning rate and the width of the layer loss."""
+
+    def local(lr: float, width: float, **options: Any) -> hs.TargetProp:
+        base = hs.GradientDescent(rule=hs.TargetRule(width=width), optimiser=hs.Adam(lr=lr))
+        return hs.TargetProp(base=base, **options)
+
     flips = NETS[net].flips
+    half = hs.FlipSearch(flips, trust=0.5)
     return {
-        SOFT: soft,
-        SATURATED: clipped,
-        "soft hinge, half as wide": hs.GradientDescent(rule=hs.Sech2(2.0)),
-        "saturated hinge, half as wide": hs.GradientDescent(rule=hs.Clipped(0.5)),
-        "4 inner steps": hs.TargetProp(base=local, inner=4),
-        "search": hs.TargetProp(base=local, search=hs.FlipSearch(flips)),
-        "search, half trusted": hs.TargetProp(base=local, search=hs.FlipSearch(flips, trust=0.5)),
-        "search, 4 inner steps": hs.TargetProp(base=local, search=hs.FlipSearch(flips), inner=4),
-        "momentum on targets": hs.TargetProp(base=local, momentum=0.5),
+        "soft hinge": lambda lr, width: hs.GradientDescent(rule=hs.Sech2(1 / width), optimiser=hs.Adam(lr=lr)),
+        "saturated hinge": lambda lr, width: hs.GradientDescent(rule=hs.Clipped(width), optimiser=hs.Adam(lr=lr)),
+        "4 inner steps": partial(local, inner=4),
+        "search": partial(local, search=hs.FlipSearch(flips)),
+        "search, half trusted": partial(local, search=half),
+        "search, half trusted, 4 inner steps": partial(local, search=half, inner=4),
+        "momentum on targets": partial(local, momentum=0.5),
     }
-
-
-def at_rate(method: hs.Method[Any], lr: float) -> hs.Method[Any]:
-    """Return the method with this learning rate."""
-    if isinstance(method, hs.TargetProp):
-        return replace(method, base=replace(method.base, optimiser=hs.Adam(lr=lr)))
-    assert isinstance(method, hs.GradientDescent)
-    return replace(method, optimiser=hs.Adam(lr=lr))
 
 
 def train(net: Net, activation: str, method: hs.Method[Any], seed: int) -> tuple[hs.Report, torch.nn.Module, Any]:
@@ -86,61 +83,70 @@ def train(net: Net, activation: str, method: hs.Method[Any], seed: int) -> tuple
 
 
 def choose(options: argparse.Namespace) -> None:
-    """Train every way at every rate on validation data only."""
+    """Train every way at every rate and width on validation data only."""
     net = NETS[options.net]
-    for name, method in ways(options.net).items():
-        for lr in net.rates:
-            if options.methods and name not in options.methods:
+    done = {(line["way"], line["lr"], line["width"]) for line in lines(options, "choose")}
+    for name, make in ways(options.net).items():
+        if options.methods and name not in options.methods:
+            continue
+        for lr, width in product(net.rates, WIDTHS):
+            if (name, lr, width) in done:
                 continue
-            scores, seconds = [], 0.0
-            for seed in net.seeds:
-                report, _, _ = train(net, options.activation, at_rate(method, lr), seed)
-                scores.append(report.score or 0.0)
-                seconds += report.seconds
-            named = {"net": options.net, "activation": options.activation, "way": name, "lr": lr}
-            record(
-                options.results, "layer_targets", kind="choose", **named, validation=scores, seconds=round(seconds, 1)
+            reports = [train(net, options.activation, make(lr, width), seed)[0] for seed in net.seeds]
+            write(
+                options,
+                "choose",
+                way=name,
+                lr=lr,
+                width=width,
+                validation=[round(report.score or 0.0, 4) for report in reports],
+                seconds=round(sum(report.seconds for report in reports), 1),
             )
 
 
-def lines(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return what is recorded."""
-    return [json.loads(text) for text in (options.results / "layer_targets.jsonl").read_text().splitlines()]
+def lines(options: argparse.Namespace, kind: str) -> list[dict[str, Any]]:
+    """Return what is recorded of this kind for the net and activation."""
+    path = options.results / "layer_targets.jsonl"
+    found = [json.loads(text) for text in path.read_text().splitlines()] if path.is_file() else []
+    wanted = {"kind": kind, "net": options.net, "activation": options.activation}
+    return [line for line in found if wanted.items() <= line.items()]
 
 
-def best_rate(options: argparse.Namespace, name: str) -> float:
-    """Return the rate that `choose` found best."""
-    here = [
-        line
-        for line in lines(options)
-        if (line["kind"], line["net"], line["activation"], line["way"])
-        == ("choose", options.net, options.activation, name)
-    ]
-    if not here:
-        raise SystemExit(f"no rate was chosen for {name!r} of {options.net}, {options.activation}: run choose first")
-    rate: float = max(here, key=lambda line: sum(line["validation"]))["lr"]
-    return rate
+def write(options: argparse.Namespace, kind: str, **values: Any) -> None:
+    """Record a line for the net and activation."""
+    named = {"kind": kind, "net": options.net, "activation": options.activation}
+    record(options.results, "layer_targets", **named, **values)
+
+
+def best(options: argparse.Namespace, name: str) -> tuple[float, float]:
+    """Return the rate and width that `choose` found best."""
+    tried = [line for line in lines(options, "choose") if line["way"] == name]
+    if not tried:
+        raise SystemExit(f"nothing was chosen for {name!r} of {options.net}, {options.activation}: run choose first")
+    found = max(tried, key=lambda line: sum(line["validation"]))
+    return found["lr"], found["width"]
 
 
 def run(options: argparse.Namespace) -> None:
-    """Train every way at its best rate and score the test part once."""
+    """Train every way at its best setting and score the test part once."""
     net = NETS[options.net]
+    done = {(line["way"], line["lr"], line["width"], line["seed"]) for line in lines(options, "run")}
     for seed in range(options.first, options.first + options.seeds):
-        for name, method in ways(options.net).items():
+        for name, make in ways(options.net).items():
             if options.methods and name not in options.methods:
                 continue
-            lr = best_rate(options, name)
-            report, built, data = train(net, options.activation, at_rate(method, lr), seed)
+            lr, width = best(options, name)
+            if (name, lr, width, seed) in done:
+                continue
+            report, built, data = train(net, options.activation, make(lr, width), seed)
             extra = report.records[report.best].extra
-            record(
-                options.results,
-                "layer_targets",
-                kind="run",
-                net=options.net,
-                activation=options.activation,
+            write(
+                options,
+                "run",
                 way=name,
                 method=report.method,
                 lr=lr,
+                width=width,
                 seed=seed,
                 sweeps=net.sweeps,
                 validation=report.score,
@@ -151,25 +157,28 @@ def run(options: argparse.Namespace) -> None:
 
 
 def table(options: argparse.Namespace) -> None:
-    """Print accuracy, time, and the paired differences to soft hinge and to the best fused rule."""
-    found: dict[tuple[str, str], dict[str, dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
-    for line in lines(options):
-        if line["kind"] == "run":
-            found[line["net"], line["activation"]][line["way"]][line["seed"]] = line
-    for (net, activation), by_way in sorted(found.items()):
-        fused = [name for name in by_way if name.startswith((SOFT, SATURATED))]
-        chosen = max(fused, key=lambda name: mean([line["validation"] for line in by_way[name].values()])[0])
-        print(f"{net}, {activation} (best fused rule on validation data: {chosen})")
-        for name, seeds in by_way.items():
-            against = ""
-            for other in dict.fromkeys((SATURATED, chosen)):
-                pairs = [100 * (seeds[s]["test"] - by_way[other][s]["test"]) for s in seeds if s in by_way[other]]
-                against += (
-                    "  {:+.2f} +- {:.2f} against {}".format(*mean(pairs), other) if pairs and name != other else ""
-                )
-            values, seconds = [[line[key] for line in seeds.values()] for key in ("test", "seconds")]
-            text = "  {:30} {:.4f} +- {:.4f}".format(name, *mean(values))
-            print(f"{text}, {len(seeds)} seeds, {mean(seconds)[0]:.0f} s{against}")
+    """Print accuracy, time, and the paired differences to both fused rules, of the settings that are best now."""
+    for name in ways(options.net):
+        settings = best(options, name)
+        by_seed = {
+            way: {line["seed"]: line for line in lines(options, "run") if match(line, way, best(options, way))}
+            for way in dict.fromkeys((name, *FUSED))
+        }
+        mine = by_seed[name]
+        text = "{:36} {:.4f} +- {:.4f}".format(name, *mean([line["test"] for line in mine.values()]))
+        against = ""
+        for other in (way for way in FUSED if way != name):
+            pairs = [
+                100 * (mine[seed]["test"] - by_seed[other][seed]["test"]) for seed in mine if seed in by_seed[other]
+            ]
+            against += "  {:+.2f} +- {:.2f} against {}".format(*mean(pairs), other)
+        seconds = mean([line["seconds"] for line in mine.values()])[0]
+        print(f"{text}, {len(mine)} seeds, {seconds:.0f} s, lr {settings[0]:g}, width {settings[1]:g}{against}")
+
+
+def match(line: dict[str, Any], way: str, settings: tuple[float, float]) -> bool:
+    """Return whether a line is of this way and these settings."""
+    return bool(line["way"] == way and (line["lr"], line["width"]) == settings)
 
 
 WHAT = {"choose": choose, "run": run, "table": table}
