@@ -89,7 +89,7 @@ def choose(options: argparse.Namespace) -> None:
     for name, make in ways(options.net).items():
         if options.methods and name not in options.methods:
             continue
-        for lr, width in product(net.rates, WIDTHS):
+        for lr, width in product(options.rates or net.rates, WIDTHS):
             if (name, lr, width) in done:
                 continue
             reports = [train(net, options.activation, make(lr, width), seed)[0] for seed in net.seeds]
@@ -192,6 +192,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first", type=int, default=0, help="first seed")
     parser.add_argument("--methods", nargs="+", default=None, help="names of the ways; all if not given")
+    parser.add_argument("--rates", type=float, nargs="+", default=None, help="of choose; those of the net if not given")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
