@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
-from hardstep.frames import Filters, Wavelets
+from hardstep.frames import Filters, Wavelets, mirror
 
 __all__ = ["Cascade", "FourierBank", "bank"]
 
@@ -84,17 +84,11 @@ class Cascade(nn.Module):
     def _split(self, x: Tensor, level: int, axis: int, *, rough: bool) -> tuple[Tensor, Tensor]:
         """Return low and high pass along an axis; the high pass is the input itself if it is not asked for."""
         frame, length = self.frame, x.shape[axis]
-
-        def back(start: int, taps: tuple[int, ...]) -> list[int]:
-            return [-((start + i) * 2**level) % length for i in range(len(taps))]
-
-        low, high = back(frame.low_start, frame.low), back(frame.high_start, frame.high)
+        low = _shifts(frame.low, frame.low_start, 2**level, length)
+        high = _shifts(frame.high, frame.high_start, 2**level, length)
         around = torch.cat([x, x.narrow(axis, 0, max(low + high))], dim=axis)  # the circle, cut open once for all taps
-
-        def views(shifts: list[int]) -> Iterator[Tensor]:
-            return (around.narrow(axis, shift, length) for shift in shifts)
-
-        return _sum(views(low), frame.low), _sum(views(high), frame.high) if rough else x
+        smooth = _sum([around.narrow(axis, shift, length) for shift in low], frame.low)
+        return smooth, _sum([around.narrow(axis, shift, length) for shift in high], frame.high) if rough else x
 
 
 class FourierBank(nn.Module):
@@ -115,6 +109,8 @@ class FourierBank(nn.Module):
     def __init__(self, filters: Filters, gain: float, *, real: bool) -> None:
         super().__init__()
         self.real = real
+        atom = filters.atom
+        self.real_atom = bool((atom - mirror(atom).conj()).abs().max() <= 1e-3 * atom.abs().max())
         spectra = gain * torch.cat([filters.details, filters.atom[None]])
         spectra = spectra[..., : spectra.shape[-1] // 2 + 1] if real else spectra
         self.register_buffer("spectra", torch.view_as_real(spectra.contiguous()))  # `Module.to` casts floats only
@@ -128,16 +124,24 @@ class FourierBank(nn.Module):
             out: Tensor = torch.fft.irfft2(torch.fft.rfft2(x)[:, :, None] * spectra, s=x.shape[-2:])
         else:
             out = torch.fft.ifft2(torch.fft.fft2(x)[:, :, None] * spectra)
-        return out[:, :, :-1], out[:, :, -1]
+        low = out[:, :, -1]
+        return out[:, :, :-1], low.real if self.real_atom and not x.is_complex() else low
 
 
 COMPLEX = torch.complex64
 
 
-def _sum(views: Iterator[Tensor], taps: tuple[int, ...]) -> Tensor:
-    """Return the sum of views times taps."""
-    first, *others = zip(views, taps, strict=True)
-    total = first[0] if first[1] == 1 else first[0] * first[1]
-    for i, (view, tap) in enumerate(others):
-        total = torch.add(total, view, alpha=tap) if i == 0 else total.add_(view, alpha=tap)
-    return total.clone() if not others else total
+def _shifts(taps: tuple[int, ...], start: int, spread: int, length: int) -> list[int]:
+    """Return by how much a circle is read ahead for each tap."""
+    return [-(start + i) * spread % length for i in range(len(taps))]
+
+
+def _sum(views: list[Tensor], taps: tuple[int, ...]) -> Tensor:
+    """Return the sum of views times taps, in new memory."""
+    first = views[0] if taps[0] == 1 else views[0] * taps[0]
+    if len(views) == 1:
+        return first.clone()
+    total = torch.add(first, views[1], alpha=taps[1])
+    for view, tap in zip(views[2:], taps[2:], strict=True):
+        total.add_(view, alpha=tap)
+    return total

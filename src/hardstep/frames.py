@@ -305,7 +305,8 @@ def _response(taps: tuple[int, ...], start: int, spread: int, length: int) -> Te
     values = torch.zeros(length, dtype=torch.complex128)
     for tap, position in zip(taps, at, strict=True):
         values[position % length] += tap
-    return torch.fft.fft(values)
+    response: Tensor = torch.fft.fft(values)
+    return response
 
 
 def _gabor(size: tuple[int, int], sigma: float, angle: float, frequency: float, slant: float) -> Tensor:

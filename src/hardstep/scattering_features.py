@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from math import ceil, isqrt
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted, validate_data
 from torch import Tensor
 from torch.nn import functional
 
-from hardstep.frames import Frame, haar
+from hardstep.frames import haar
 from hardstep.scattering import Scattering
 from hardstep.scattering_layers import ScatteringLayer, Subsample
-from hardstep.scattering_paths import Path, PathRule, non_decreasing
+from hardstep.scattering_paths import Path, non_decreasing
 from hardstep.selection import select_per_class
 
 __all__ = ["ScatteringFeatures"]
@@ -79,15 +79,15 @@ class ScatteringFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def __init__(
         self,
-        layers: Sequence[ScatteringLayer] | None = None,
+        layers: Any = None,  # scikit-learn wants any value taken here, and refused in `fit`
         *,
-        output_frame: Frame | None = None,
-        output_stride: int = 1,
-        paths: PathRule = non_decreasing,
-        image_shape: tuple[int, ...] | None = None,
-        select: int | None = None,
-        quantile: float | None = None,
-        scale: bool = True,
+        output_frame: Any = None,
+        output_stride: Any = 1,
+        paths: Any = non_decreasing,
+        image_shape: Any = None,
+        select: Any = None,
+        quantile: Any = None,
+        scale: Any = True,
     ) -> None:
         self.layers = layers
         self.output_frame = output_frame
@@ -98,7 +98,7 @@ class ScatteringFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.quantile = quantile
         self.scale = scale
 
-    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> ScatteringFeatures:
+    def fit(self, X: Any, y: Any = None) -> ScatteringFeatures:
         """Choose thresholds, features and scales from images of shape (n, c h w), (n, h, w) or (n, c, h, w)."""
         images = self._images(X, reset=True)
         net = self._build(self.image_shape_[1:])
@@ -126,7 +126,7 @@ class ScatteringFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.scale_ = np.where(spread > 1e-6 * np.maximum(np.abs(self.mean_), 1e-30), spread, 1.0)
         return self
 
-    def transform(self, X: ArrayLike) -> NDArray[np.float32]:
+    def transform(self, X: Any) -> NDArray[np.float32]:
         """Return the features, float32, one row an image."""
         check_is_fitted(self)
         images = self._images(X, reset=False)
@@ -138,7 +138,7 @@ class ScatteringFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             start += len(features)
         return out
 
-    def get_feature_names_out(self, input_features: ArrayLike | None = None) -> NDArray[Any]:
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
         """Return names such as "n2/2h>3d/r03c07": order, path, row and column; "c0/" first where there are channels."""
         check_is_fitted(self)
         _check_feature_names_in(self, input_features)
@@ -163,7 +163,7 @@ class ScatteringFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         height, width = (ceil(length / total) * total for length in size)
         return Scattering((height, width), layers, last, output_stride=self.output_stride, paths=self.paths)
 
-    def _images(self, X: ArrayLike, *, reset: bool) -> NDArray[Any]:
+    def _images(self, X: Any, *, reset: bool) -> NDArray[Any]:
         """Return checked images as (n, c, h, w)."""
         x: NDArray[Any] = validate_data(self, X, reset=reset, allow_nd=True, dtype="numeric")
         if x.ndim > 4:
@@ -203,7 +203,7 @@ class ScatteringFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         alive: NDArray[np.bool_] = largest > 1e-6 * largest.max()
         return alive if alive.any() else ~alive
 
-    def _selected(self, images: NDArray[Any], y: ArrayLike | None) -> NDArray[np.int64]:
+    def _selected(self, images: NDArray[Any], y: Any) -> NDArray[np.int64]:
         """Return which of the features are picked."""
         if y is None:
             raise ValueError(

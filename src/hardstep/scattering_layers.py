@@ -286,7 +286,7 @@ class MeanPool:
     def lipschitz(self) -> float:
         """R."""
         window = self.window or self.stride
-        return ceil(window / self.stride) * (window if self.total else 1 / window)
+        return ceil(window / self.stride) * (float(window) if self.total else 1 / window)
 
     @property
     def growth(self) -> int:
