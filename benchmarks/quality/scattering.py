@@ -148,7 +148,8 @@ def table(options: argparse.Namespace) -> None:
         for name, scores in ways.items():
             text = "  {:28} {:.4f} +- {:.4f}".format(name, *mean(list(scores.values())))
             for other in (ALONE, "convnet4"):
-                pairs = [100 * (score - ways[other][seed]) for seed, score in scores.items() if seed in ways[other]]
+                beside = ways.get(other, {})
+                pairs = [100 * (score - beside[seed]) for seed, score in scores.items() if seed in beside]
                 text += "  {:+.2f} +- {:.2f} against {}".format(*mean(pairs), other) if pairs and name != other else ""
             print(f"{text}, {len(scores)} seeds")
 
