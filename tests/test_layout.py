@@ -87,6 +87,14 @@ ALLOWED = {
     },
     "shrink": {"chain", "step"},
     "freeze": {"chain", "grid", "hard_layers", "parts", "hardnet", "step"},
+    "frames": set(),
+    "banks": {"frames"},
+    "selection": set(),
+    "scattering_layers": {"frames", "rules", "step"},
+    "scattering_paths": set(),
+    "scattering_bounds": set(),
+    "scattering": {"banks", "frames", "scattering_bounds", "scattering_layers", "scattering_paths"},
+    "scattering_features": {"frames", "scattering", "scattering_layers", "scattering_paths", "selection"},
     "run_folder": {"hardnet", "report", "storage", "version"},
 }
 ANYTHING = {"cli", "commands", "__main__", "__init__"}

@@ -10,6 +10,7 @@ from .engine import Engine
 from .export.c import to_c, write_c
 from .fit import Batch, Method, Sweep, Work, fit, score
 from .fold import fold_constants
+from .frames import Filters, Morlet, Wavelets, biorthogonal, haar, user_frame
 from .freeze import freeze
 from .grid import Grid
 from .group_penalties import Columns, Grouped, Layout, Rows, SparseGroupL0, Words
@@ -31,6 +32,21 @@ from .penalties import L0, L1, L2, NoPenalty, Penalty, Separable, TransformedL1
 from .pruning import BackwardElimination, ColumnNorm, ColumnsL20, RowsL20, UnitChoice, prune_units
 from .report import Record, Report
 from .rules import BackwardRule, Clipped, Identity, Rectified, ReSTE, Sech2, Surrogate
+from .scattering import Scattering
+from .scattering_features import ScatteringFeatures
+from .scattering_layers import (
+    LOGISTIC,
+    MODULUS,
+    RECTIFIED,
+    TANH,
+    HardStep,
+    MaxPool,
+    MeanPool,
+    Pointwise,
+    ScatteringLayer,
+    Subsample,
+)
+from .selection import orthogonal_least_squares, select_per_class
 from .shrink import shrink
 from .simplify import simplify
 from .step import Sign, Staircase, Step, step
@@ -55,7 +71,11 @@ __all__ = [
     "L0",
     "L1",
     "L2",
+    "LOGISTIC",
+    "MODULUS",
+    "RECTIFIED",
     "SGD",
+    "TANH",
     "Activate",
     "Adam",
     "Aim",
@@ -80,6 +100,7 @@ __all__ = [
     "Drops",
     "Engine",
     "ExactTargetProp",
+    "Filters",
     "Fits",
     "Flip",
     "FlipSearch",
@@ -91,6 +112,7 @@ __all__ = [
     "GroupLasso",
     "Grouped",
     "HardNet",
+    "HardStep",
     "HingeLoss",
     "Identity",
     "LayerLoss",
@@ -102,11 +124,15 @@ __all__ = [
     "Loss",
     "MagnitudePruning",
     "MarginBCD",
+    "MaxPool",
+    "MeanPool",
     "Method",
+    "Morlet",
     "Negative",
     "NoPenalty",
     "Penalty",
     "PerceptronLoss",
+    "Pointwise",
     "Proposal",
     "QuadraticLoss",
     "Ramp",
@@ -120,6 +146,9 @@ __all__ = [
     "Rows",
     "RowsL20",
     "SaturatedHingeLoss",
+    "Scattering",
+    "ScatteringFeatures",
+    "ScatteringLayer",
     "Sech2",
     "Separable",
     "Sign",
@@ -133,6 +162,7 @@ __all__ = [
     "SquaredHingeLoss",
     "Staircase",
     "Step",
+    "Subsample",
     "Surrogate",
     "Sweep",
     "TargetProp",
@@ -141,23 +171,29 @@ __all__ = [
     "TransformedL1",
     "TwoSided",
     "UnitChoice",
+    "Wavelets",
     "Words",
     "Work",
     "__version__",
+    "biorthogonal",
     "data",
     "dead_rates",
     "diagnose_targets",
     "fit",
     "fold_constants",
     "freeze",
+    "haar",
     "nets",
+    "orthogonal_least_squares",
     "prune_units",
     "recipes",
     "score",
+    "select_per_class",
     "shrink",
     "simplify",
     "step",
     "to_c",
+    "user_frame",
     "verify",
     "write_c",
 ]
