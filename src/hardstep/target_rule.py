@@ -18,7 +18,12 @@ __all__ += ["SaturatedHingeLoss", "SoftHingeLoss", "SquaredHingeLoss", "Target",
 
 
 class LayerLoss(ABC):
-    """A loss l(u) of a threshold unit, u = t z with its pre-activation z and its target t = -1 or +1."""
+    """A loss l(u) of a threshold unit, u = t z with its pre-activation z and its target t = -1 or +1.
+
+    References
+    ----------
+    Friesen and Domingos 2018, Sec. 3.2 [friesen2018], layer losses.
+    """
 
     @abstractmethod
     def value(self, u: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
