@@ -19,13 +19,12 @@ from matplotlib.figure import Figure
 
 import hardstep as hs
 
-RATE = hs.Adam(lr=1.6e-2)
 METHODS = {
-    "soft hinge, one backward pass": hs.GradientDescent(rule=hs.Sech2(), optimiser=RATE),
+    "soft hinge, one backward pass": hs.GradientDescent(rule=hs.Sech2(2.0), optimiser=hs.Adam(lr=3.2e-2)),
     "soft hinge, targets by measured flips": hs.TargetProp(
-        base=hs.GradientDescent(rule=hs.TargetRule(), optimiser=RATE), search=hs.FlipSearch()
+        base=hs.GradientDescent(rule=hs.TargetRule(), optimiser=hs.Adam(lr=1.6e-2)), search=hs.FlipSearch(trust=0.5)
     ),
-}
+}  # widths and rates as chosen in docs/results.md
 
 
 def main() -> None:
