@@ -88,6 +88,14 @@ ALLOWED = {
     "shrink": {"chain", "step"},
     "freeze": {"chain", "grid", "hard_layers", "parts", "hardnet", "step"},
     "run_folder": {"hardnet", "report", "storage", "version"},
+    "hyperparameters": set(),
+    "tabular": {"grid"},
+    "readable": {"hard_layers", "hardnet", "lowered", "simplify"},
+    "estimator_core": {
+        *("checkpoint", "data", "engine", "export", "fit", "freeze", "grid", "hardnet", "hyperparameters", "nets"),
+        *("parts", "readable", "report", "storage", "tabular"),
+    },
+    "estimator": {"estimator_core", "fit", "losses", "methods"},
 }
 ANYTHING = {"cli", "commands", "__main__", "__init__"}
 

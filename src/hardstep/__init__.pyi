@@ -7,6 +7,7 @@ from .convex.oracle_ascent import BatchedAscent
 from .convex.sliding import Sliding
 from .diagnostics import DeadRates, dead_rates
 from .engine import Engine
+from .estimator import Holdout, StepClassifier, StepRegressor
 from .export.c import to_c, write_c
 from .fit import Batch, Method, Sweep, Work, fit, score
 from .fold import fold_constants
@@ -92,6 +93,7 @@ __all__ = [
     "Grouped",
     "HardNet",
     "HingeLoss",
+    "Holdout",
     "Identity",
     "LayerLoss",
     "LayerWise",
@@ -133,6 +135,8 @@ __all__ = [
     "SquaredHingeLoss",
     "Staircase",
     "Step",
+    "StepClassifier",
+    "StepRegressor",
     "Surrogate",
     "Sweep",
     "TargetProp",
