@@ -217,7 +217,7 @@ class StepEstimator(BaseEstimator):  # type: ignore[misc]
         self._keep(hard, Grid(tree["scale"].numpy(), tree["zero"].numpy()))
         return self
 
-    def _method(self) -> Method[Any]:
+    def _method(self) -> Any:
         return self._default_method() if self.method is None else self.method
 
     def _recipe(self) -> Recipe:
