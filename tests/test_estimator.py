@@ -45,9 +45,10 @@ def flowers(iris: Table) -> hs.StepClassifier:
 
 
 QUICK = hs.Adam(lr=0.02)
+DESCENT = hs.GradientDescent(loss=hs.Squared(), optimiser=hs.Adam(lr=0.05), batch_size=256)
 CHECKED = [
-    hs.StepClassifier(method=hs.GradientDescent(optimiser=QUICK), hidden=(16,), sweeps=2),
-    hs.StepRegressor(method=hs.GradientDescent(loss=hs.Squared(), optimiser=QUICK), hidden=(16,), sweeps=2),
+    hs.StepClassifier(method=hs.GradientDescent(optimiser=hs.Adam(lr=0.05), batch_size=512), hidden=(16,), sweeps=2),
+    hs.StepRegressor(method=DESCENT, hidden=(16,), sweeps=2),
     hs.StepRegressor(method=hs.RandomFeatures(loss=hs.Squared()), hidden=(32,), sweeps=1),
 ]
 
@@ -283,7 +284,9 @@ def test_partial_fit_only_where_the_method_goes_on(iris: Table) -> None:
 
 def test_partial_fit_of_a_regressor() -> None:
     x = np.linspace(-1, 1, 256)[:, None]
-    found = hs.StepRegressor(method=CHECKED[1].method, hidden=(32,), random_state=0)
+    found = hs.StepRegressor(
+        method=hs.GradientDescent(loss=hs.Squared(), optimiser=QUICK), hidden=(32,), random_state=0
+    )
     for _ in range(25):
         found.partial_fit(x, 3 + x[:, 0])
     assert found.score(x, 3 + x[:, 0]) > 0.7

@@ -60,8 +60,8 @@ class StepClassifier(ClassifierMixin, StepEstimator):  # type: ignore[misc]
 
     Examples
     --------
-    >>> from sklearn.datasets import load_iris
-    >>> X, y = load_iris(return_X_y=True, as_frame=False)
+    >>> from sklearn.datasets import load_wine
+    >>> X, y = load_wine(return_X_y=True)
     >>> classifier = StepClassifier(hidden=(8,), random_state=0).fit(X, y)
     >>> classifier.score(X, y) > 0.9
     True
@@ -193,8 +193,8 @@ class StepRegressor(RegressorMixin, StepEstimator):  # type: ignore[misc]
     Examples
     --------
     >>> X = np.linspace(0, 1, 200)[:, None]
-    >>> regressor = StepRegressor(hidden=(32,), random_state=0).fit(X, np.sin(6 * X[:, 0]))
-    >>> regressor.score(X, np.sin(6 * X[:, 0])) > 0.9
+    >>> regressor = StepRegressor(random_state=0).fit(X, np.sin(6 * X[:, 0]))
+    >>> regressor.score(X, np.sin(6 * X[:, 0])) > 0.8
     True
     """
 
