@@ -287,7 +287,7 @@ def test_partial_fit_of_a_regressor() -> None:
     found = hs.StepRegressor(
         method=hs.GradientDescent(loss=hs.Squared(), optimiser=QUICK), hidden=(32,), random_state=0
     )
-    for _ in range(25):
+    for _ in range(15):
         found.partial_fit(x, 3 + x[:, 0])
     assert found.score(x, 3 + x[:, 0]) > 0.7
 

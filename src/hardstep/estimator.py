@@ -31,7 +31,8 @@ class StepClassifier(ClassifierMixin, StepEstimator):  # type: ignore[misc]
     **Rows.** They are put into an order of their own, so that a fit does not depend on theirs. A weight becomes copies
     of a row (`tabular.row_counts`): whole weights exactly, so that weight 2 is the row twice; others on average over
     the seeds. Class weights multiply sample weights; rows of sample weight 0 do not exist. Fewer than 2048 training
-    rows are all repeated as often as it takes, which changes no mean over rows but gives a sweep enough batches.
+    rows are all repeated as often as it takes, which changes no mean over rows but gives a sweep enough batches; so a
+    method's batch_size may be 2048 on the smallest table (512 in `partial_fit`).
 
     **Predictions** are those of the frozen network, run by `Engine`. `predict_proba` is the softmax of its outputs
     times one factor (`sharpness_`), the one of least cross-entropy on the rows held out (on the training rows if there
@@ -114,7 +115,7 @@ class StepClassifier(ClassifierMixin, StepEstimator):  # type: ignore[misc]
 
         Only for methods that go on from the network's weights: `GradientDescent` and `TargetProp`. Each call is a fit
         of one sweep with an optimiser and a schedule of its own. The first rows fix the codes of the columns; later
-        values beyond them are cut. Fewer than 128 rows are repeated.
+        values beyond them are cut. Fewer than 512 rows are repeated.
 
         Parameters
         ----------

@@ -38,7 +38,7 @@ from hardstep.tabular import canonical_order, column_grid, held_out, row_counts,
 __all__ = ["Holdout", "Recipe", "StepEstimator"]
 
 LEAST = 2048  # training rows of a sweep
-CHUNK = 128  # the same of one part of the data
+CHUNK = 512  # the same of one part of the data
 AT_A_TIME = 2**24  # codes that a prediction makes at a time
 
 Recipe = Callable[[tuple[int, ...], int, int], nn.Module]
