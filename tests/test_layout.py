@@ -96,6 +96,14 @@ ALLOWED = {
     "scattering": {"banks", "frames", "scattering_bounds", "scattering_layers", "scattering_paths"},
     "scattering_features": {"frames", "scattering", "scattering_layers", "scattering_paths", "selection"},
     "run_folder": {"hardnet", "report", "storage", "version"},
+    "hyperparameters": set(),
+    "tabular": {"grid"},
+    "readable": {"hard_layers", "hardnet", "lowered", "simplify"},
+    "estimator_core": {
+        *("checkpoint", "data", "engine", "export", "fit", "freeze", "grid", "hardnet", "hyperparameters", "nets"),
+        *("parts", "readable", "report", "storage", "tabular"),
+    },
+    "estimator": {"estimator_core", "fit", "losses", "methods"},
 }
 ANYTHING = {"cli", "commands", "__main__", "__init__"}
 

@@ -7,6 +7,7 @@ from .convex.oracle_ascent import BatchedAscent
 from .convex.sliding import Sliding
 from .diagnostics import DeadRates, dead_rates
 from .engine import Engine
+from .estimator import Holdout, StepClassifier, StepRegressor
 from .export.c import to_c, write_c
 from .fit import Batch, Method, Sweep, Work, fit, score
 from .fold import fold_constants
@@ -114,6 +115,7 @@ __all__ = [
     "HardNet",
     "HardStep",
     "HingeLoss",
+    "Holdout",
     "Identity",
     "LayerLoss",
     "LayerWise",
@@ -162,6 +164,8 @@ __all__ = [
     "SquaredHingeLoss",
     "Staircase",
     "Step",
+    "StepClassifier",
+    "StepRegressor",
     "Subsample",
     "Surrogate",
     "Sweep",

@@ -149,6 +149,9 @@ class Method(ABC, Generic[S]):
     monotone: bool = False
     """Whether the objective never rises from sweep to sweep (up to rounding)."""
 
+    incremental: bool = False
+    """Whether a fit goes on from the network's weights, whatever its rows, so that fits on parts of the data add up."""
+
     @abstractmethod
     def init(self, net: nn.Module, work: Work) -> S:
         """Prepare the network and return the state before the first sweep."""

@@ -203,6 +203,8 @@ class GradientDescent(Method[Descent]):
     schedule: Constant | Cosine | Drops = field(default_factory=Cosine)
     batch_size: int = 128
 
+    incremental = True
+
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")

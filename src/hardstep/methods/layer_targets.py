@@ -112,6 +112,8 @@ class TargetProp(Method[_State]):
     momentum: float = 0.0
     search: FlipSearch | None = None
 
+    incremental = True
+
     def __post_init__(self) -> None:
         if not isinstance(self.base.rule, TargetRule):
             raise ValueError(
