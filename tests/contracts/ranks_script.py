@@ -18,3 +18,4 @@ if __name__ == "__main__":
     if fabric.is_global_zero:
         torch.save(net.state_dict(), sys.argv[2])
     fabric.barrier()
+    torch.distributed.destroy_process_group()  # its threads may abort a process that ends without
