@@ -7,10 +7,13 @@ import platform
 import statistics
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from hardstep.data import Data
+from hardstep.parts import Samples
 from hardstep.report import versions
 
 RESULTS = Path(__file__).parent / "results"
@@ -19,6 +22,12 @@ RESULTS = Path(__file__).parent / "results"
 def mean(values: Sequence[float]) -> tuple[float, float]:
     """Return mean and standard deviation, which is 0 for one value."""
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def first_rows(data: Data, rows: int | None) -> Data:
+    """Return the data with so many rows of the training part, all if None."""
+    assert isinstance(data.train, Samples)
+    return replace(data, train=Samples(data.train.x[:rows], data.train.y[:rows], data.train.grid))
 
 
 def record(folder: Path, name: str, **values: Any) -> None:

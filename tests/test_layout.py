@@ -64,7 +64,7 @@ ALLOWED = {
     "fit": {"checkpoint", "data", "parts", "progress", "ranks", "report", *LEFT},
     "chain": {"step"},
     "flips": {"chain", "cuts", "step"},
-    "target_diagnostics": {"certify", "cuts", "flips", "parts", *LEFT},
+    "target_diagnostics": {"certify", "cuts", "diagnostics", "flips", "parts", *LEFT},
     "pruning": {"chain", "closed_form", "data", "parts"},
     "units": {"chain", "step"},
     "diagnostics": {"parts", "units"},

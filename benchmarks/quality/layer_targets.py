@@ -24,10 +24,9 @@ from typing import Any
 import torch
 
 import hardstep as hs
-from hardstep.parts import Samples
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import RESULTS, mean, record
+from record import RESULTS, first_rows, mean, record
 
 
 @dataclass(frozen=True)
@@ -75,9 +74,7 @@ def ways(net: str) -> dict[str, Callable[[float, float], hs.Method[Any]]]:
 
 def train(net: Net, activation: str, method: hs.Method[Any], seed: int) -> tuple[hs.Report, torch.nn.Module, Any]:
     """Train one network; return its report, itself and its data."""
-    data = hs.data.load(net.data, seed=seed)
-    assert isinstance(data.train, Samples)
-    data = replace(data, train=Samples(data.train.x[:10_000], data.train.y[:10_000], data.train.grid))
+    data = first_rows(hs.data.load(net.data, seed=seed), 10_000)
     built = replace(net.net, activation=ACTIVATIONS[activation])(data.shape, data.outputs, seed)
     return hs.fit(built, data, method, sweeps=net.sweeps, seed=seed, progress=False), built, data
 

@@ -29,10 +29,9 @@ import torch
 from torch import nn
 
 import hardstep as hs
-from hardstep.parts import Samples
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import RESULTS, mean, record
+from record import RESULTS, first_rows, mean, record
 
 
 @dataclass(frozen=True)
@@ -85,10 +84,7 @@ def zeros(net: nn.Module) -> float:
 
 def load(case: Case, seed: int) -> hs.data.Data:
     """Return the data, with the first rows of the training part only if the case says so."""
-    data = hs.data.load(case.data, seed=seed)
-    assert isinstance(data.train, Samples)
-    rows = case.rows or len(data.train)
-    return replace(data, train=Samples(data.train.x[:rows], data.train.y[:rows], data.train.grid))
+    return first_rows(hs.data.load(case.data, seed=seed), case.rows)
 
 
 def run(options: argparse.Namespace, seed: int) -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,7 @@ import hardstep as hs
 from hardstep.parts import Samples
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import RESULTS, mean, record
+from record import RESULTS, first_rows, mean, record
 
 WIDTH = {"digits": 128, "fashion-mnist": 1024}
 ROWS = {"digits": None, "fashion-mnist": 10_000}
@@ -68,11 +67,8 @@ def main() -> None:
     epochs = options.epochs or EPOCHS[options.data]
     tests: dict[str, list[float]] = {}
     for seed in range(options.first, options.first + options.seeds):
-        data = hs.data.load(options.data, seed=seed)
-        assert isinstance(data.train, Samples)
+        data = first_rows(hs.data.load(options.data, seed=seed), ROWS[options.data])
         assert isinstance(data.test, Samples)
-        rows = ROWS[options.data] or len(data.train)
-        data = replace(data, train=Samples(data.train.x[:rows], data.train.y[:rows], data.train.grid))
         x = data.test.x.numpy()
         for way in WAYS:
             net = hs.nets.MLP(hidden=(WIDTH[options.data],) * 3)(data.shape, data.outputs, seed)
@@ -88,7 +84,7 @@ def main() -> None:
                 options.results,
                 "sparse_units",
                 data=options.data,
-                rows=rows,
+                rows=len(data.train),
                 seed=seed,
                 way=way,
                 keep=options.keep if way != "dense" else 1.0,

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -22,6 +23,11 @@ class Call:
     step: Step
     x: Float[Tensor, "n *d"]
     bits: Float[Tensor, "n *d"]
+
+    @property
+    def credit(self) -> Float[Tensor, "n *d"]:
+        """dL/dbits of the backward passes so far, 0 where nothing above reads the bits."""
+        return torch.zeros_like(self.bits) if self.bits.grad is None else self.bits.grad
 
 
 Answer = Callable[[Call], Tensor]
@@ -42,7 +48,6 @@ class Cuts:
 
     Examples
     --------
-    >>> import torch
     >>> net = nn.Sequential(nn.Linear(2, 3), Step(), nn.Linear(3, 1))
     >>> calls: list[Call] = []
     >>> with Cuts(net, recorder(calls)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from hardstep.parts import Part, batches
 from hardstep.units import Hidden, certified, codes, hidden_layers
 
-__all__ = ["DeadRates", "LayerRates", "dead_rates", "select"]
+__all__ = ["DeadRates", "LayerRates", "aligned", "dead_rates", "select"]
 
 
 @dataclass(frozen=True)
@@ -120,11 +121,20 @@ class DeadRates:
             ]
             for row in self.layers
         ]
-        widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
-        text = [
-            "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in [head, *lines]
-        ]
-        return "\n".join([*text, f"{self.layers[0].rows} rows, evaluation mode; certified for {self.box}"])
+        return f"{aligned([head, *lines])}\n{self.layers[0].rows} rows, evaluation mode; certified for {self.box}"
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Return lines of cells as text, every column flush right.
+
+    Examples
+    --------
+    >>> print(aligned([["layer", "units"], ["1", "32"]]))
+    layer  units
+        1     32
+    """
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in lines)
 
 
 @torch.no_grad()

@@ -89,11 +89,6 @@ class StepClassifier(ClassifierMixin, StepEstimator):  # type: ignore[misc]
         self.random_state = random_state
         self.n_jobs = n_jobs
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()  # scikit-learn's way
-        tags.input_tags.sparse = True
-        return tags
-
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> StepClassifier:
         """Train a new network on rows X (n, d) and labels y (n,), numbers or text, and freeze it."""
         self._check()
@@ -220,7 +215,6 @@ class StepRegressor(RegressorMixin, StepEstimator):  # type: ignore[misc]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()  # scikit-learn's way
-        tags.input_tags.sparse = True
         tags.target_tags.multi_output = True
         return tags
 

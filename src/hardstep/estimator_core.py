@@ -117,6 +117,11 @@ class StepEstimator(BaseEstimator):  # type: ignore[misc]
     def _restore(self, learnt: dict[str, Any]) -> None:
         """Take back what `_learnt` returned."""
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()  # scikit-learn's way
+        tags.input_tags.sparse = True
+        return tags
+
     def freeze(self) -> HardNet:
         """Return the integer network that predicts. Its grid takes numbers in the units of X, so `freeze()(X)` runs.
 

@@ -106,8 +106,7 @@ def flip_effects(
                 a = layer(a)
         return losses(a, copies)
 
-    credit = torch.zeros_like(call.bits) if call.bits.grad is None else call.bits.grad
-    return measured_credit(call.bits.detach(), credit, above, flips=flips)
+    return measured_credit(call.bits.detach(), call.credit, above, flips=flips)
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hardstep.certify.separability import separate
 from hardstep.cuts import Call, Cuts, recorder
+from hardstep.diagnostics import aligned
 from hardstep.flips import flip_effects, places_of, repeated
 from hardstep.losses import CrossEntropy, Loss
 from hardstep.parts import Part, batches
@@ -79,9 +80,7 @@ class Targets:
     def __str__(self) -> str:
         head = ["call", "agreement", "active", "ties", "separable", "correlation", "signs"]
         lines = [[call.name, *(f"{getattr(call, name):.2f}" for name in head[1:])] for call in self.calls]
-        widths = [max(len(line[i]) for line in (head, *lines)) for i in range(len(head))]
-        text = ["  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in (head, *lines)]
-        return "\n".join([*text, f"{self.rows} rows, evaluation mode"])
+        return f"{aligned([head, *lines])}\n{self.rows} rows, evaluation mode"
 
     def plot(self) -> Figure:
         """Draw measured against predicted changes and the margins, a row for each call."""
@@ -159,7 +158,7 @@ def diagnose_targets(
         torch.autograd.backward(losses(twin(x), 1).sum(), retain_graph=True)
         for number in reversed(range(len(calls))):
             call, place = calls[number], places[number]
-            credit = torch.zeros_like(call.bits) if call.bits.grad is None else call.bits.grad
+            credit = call.credit
             target = rule.target(call.x.detach(), credit)
             slope = target.slope(call.x.detach())
             torch.autograd.backward(call.x, slope, retain_graph=True)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (the field's name for it)
 
-from hardstep.rules import BackwardRule
+from hardstep.rules import BackwardRule, Sech2, widened
 
 __all__ = ["HingeLoss", "LayerLoss", "LinearLoss", "LogLoss", "PerceptronLoss", "QuadraticLoss"]
 __all__ += ["SaturatedHingeLoss", "SoftHingeLoss", "SquaredHingeLoss", "Target", "TargetRule"]
@@ -144,8 +144,7 @@ class SoftHingeLoss(LayerLoss):
 
     def slope(self, u: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
         """Return sech²(u)."""
-        s = u.abs().mul_(-2).sigmoid_()  # at most 1/2, so that s - s² keeps its digits
-        return s.addcmul(s, s, value=-1).mul_(4)
+        return Sech2().derivative(u).mul_(2)
 
 
 @dataclass(frozen=True)
@@ -260,7 +259,7 @@ class TargetRule(BackwardRule):
 
     def pullback(self, x: Float[Tensor, "*n"], grad: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
         """Return the slope of the layer loss at x."""
-        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        wide = widened(x)
         return self.target(wide, grad.to(wide.dtype)).slope(wide).to(grad.dtype)
 
     def _width(self, x: Tensor) -> Tensor | float:

@@ -14,6 +14,7 @@ from hardstep.cuts import Call, Cuts, recorder, replayer
 from hardstep.fit import Batch, Method, Sweep, Work
 from hardstep.flips import Place, flip_effects, places_of, repeated
 from hardstep.methods.gradient import Descent, GradientDescent
+from hardstep.rules import widened
 from hardstep.target_rule import Target, TargetRule
 
 __all__ = ["FlipSearch", "TargetProp"]
@@ -175,7 +176,7 @@ class TargetProp(Method[_State]):
             with cuts.answering(replayer(bits, inputs)):
                 self.base.passes(state.descent, work, batch, retain_graph=True)
             pairs = zip(state.targets, inputs, strict=True)
-            slopes = [target.slope(_wide(x.detach())).to(x.dtype) for target, x in pairs]
+            slopes = [target.slope(widened(x.detach())).to(x.dtype) for target, x in pairs]
             torch.autograd.backward(inputs, slopes)
             step()
 
@@ -183,14 +184,14 @@ class TargetProp(Method[_State]):
         """Return the targets of a call; its layer gets the gradient of its loss, the calls below their credit."""
         rule, call = self.base.rule, state.calls[number]
         assert isinstance(rule, TargetRule)
-        credit = torch.zeros_like(call.bits) if call.bits.grad is None else call.bits.grad
+        credit = call.credit
         if self.search is not None:
             measured = self._measured(state, work, cuts, number, batch)
             credit = torch.where(measured.isnan(), credit, credit.lerp(measured, self.search.trust))
         if self.momentum:
             credit = self._smoothed(state, work, number, credit, batch.y)
         x = call.x.detach()
-        wide = _wide(x)
+        wide = widened(x)
         target = rule.target(wide, credit.to(wide.dtype))
         slope = target.slope(wide)
         torch.autograd.backward(call.x, slope.to(x.dtype), retain_graph=True)  # stairs share what lies below
@@ -212,9 +213,8 @@ class TargetProp(Method[_State]):
         state.descent.net.eval()
         measured = flip_effects(cuts, state.calls, number, state.places[number], losses, flips=search.flips)
         state.descent.net.train()
-        predicted = torch.zeros_like(call.bits) if call.bits.grad is None else call.bits.grad
         known = ~measured.isnan()
-        p, m = predicted[known].double(), measured[known].double()
+        p, m = call.credit[known].double(), measured[known].double()
         moments = [m.new_tensor(m.numel()), p.sum(), m.sum(), p.square().sum(), m.square().sum(), (p * m).sum()]
         state.count(f"effects {number}", [*moments, ((p > 0) == (m > 0))[m != 0].sum(), (m != 0).sum()])
         return measured
@@ -236,8 +236,3 @@ def _correlation(moments: list[float]) -> float:
     n, p, m, pp, mm, pm = moments
     spread = (pp - p * p / n) * (mm - m * m / n)
     return (pm - p * m / n) / spread**0.5 if spread > 0 else 0.0
-
-
-def _wide(x: Tensor) -> Tensor:
-    """Return 16-bit numbers as float32, others as they are."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
