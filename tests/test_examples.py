@@ -57,11 +57,7 @@ COMMANDS = {
 MODULES = {
     "benchmarks/record.py",
     "benchmarks/quality/interior_point.py",
-    "benchmarks/speed/cases.py",
-    "benchmarks/speed/peer_bits.py",
-    "benchmarks/speed/peer_bytes.py",
     "benchmarks/speed/peer_convex.py",
-    "benchmarks/speed/timing.py",
 }
 
 

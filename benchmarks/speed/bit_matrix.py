@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from scipy.linalg.blas import sgemm, ssyrk
 from threadpoolctl import threadpool_limits
-from timing import measure
 
+from hardstep.bench.timing import measure
 from hardstep.convex.bit_kernels import best_isa
 from hardstep.convex.bit_matrix import BitMatrix
 

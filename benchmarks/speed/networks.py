@@ -21,15 +21,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from peer_networks import Layer, made_network, ready_networks
-from timing import measure
 from torch import nn
 
 import hardstep as hs
-from hardstep.hard_layers import Dense
-from hardstep.hard_layers import Layer as HardLayer
+from hardstep.bench.networks import Network, made_network
+from hardstep.bench.peer import ready
+from hardstep.bench.peer_networks import Exported, network_peers
+from hardstep.bench.timing import measure
 from hardstep.hardnet import HardNet
-from hardstep.lowered import Sums, lower
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import RESULTS, record
@@ -53,33 +52,6 @@ def binary(net: nn.Module, x: torch.Tensor) -> nn.Module:
     return net
 
 
-def layers_of(hard: HardNet) -> tuple[Layer, ...]:
-    """Return what the peers are to compute."""
-    found: list[Layer] = []
-    for layer in lower(hard):
-        if not isinstance(layer, Sums):
-            found[-1] = Layer(found[-1].weight, found[-1].threshold, True, found[-1].padding)
-            continue
-        dense = layer.out_shape[1:] == (1, 1)
-        weight = layer.weight.reshape(len(layer.weight), -1) if dense else layer.weight
-        if layer.threshold is None:
-            found.append(Layer(weight, None, bias=layer.bias))
-            continue
-        limit = layer.threshold[:, 0]
-        limit = limit[:, 0, 0] if limit.shape[1:] == (1, 1) else limit
-        found.append(Layer(weight, limit, padding=layer.padding[0]))
-    return tuple(found)
-
-
-def wide_network() -> HardNet:
-    """Return 784-4096-4096-10 with random -1/+1 weights on 8-bit pixels, thresholds at medians."""
-    layers: list[HardLayer] = []
-    for layer in made_network((784,), (), (4096, 4096, 10)):
-        weight = layer.weight.astype(np.int8)
-        layers.append(Dense(weight, None if layer.threshold is None else layer.threshold[:, None]))
-    return HardNet((784,), hs.Grid(1.0, 0), tuple(layers))
-
-
 def sizes(hard: HardNet, net: nn.Module) -> dict[str, int]:
     """Return bytes on disk: the frozen file, the model of the C runtime, ONNX, and the float weights."""
     with tempfile.TemporaryDirectory() as folder:
@@ -98,17 +70,13 @@ def sizes(hard: HardNet, net: nn.Module) -> dict[str, int]:
 def compare(name: str, hard: HardNet, x: np.ndarray, rounds: int) -> dict[str, dict[str, Any]]:
     """Return the times of every form at every batch and number of threads."""
     found: dict[str, dict[str, Any]] = {}
-    layers = layers_of(hard)
     for batch in BATCHES:
         rows = np.ascontiguousarray(x[:batch])
         for threads in (1, 2) if (os.cpu_count() or 1) > 1 else (1,):
-            flat = rows if layers[0].conv else rows.reshape(batch, -1)
-            runs, wrong = ready_networks(layers, flat, threads)
-            if "onnxruntime integer" in runs:
-                from hardstep.export.onnx import onnx_form, to_onnx
-
-                runs["to_onnx"] = partial(onnx_form(to_onnx(hard), threads), rows)
-                wrong["to_onnx"] = int((runs["to_onnx"]() != hard(rows)).sum())
+            several = [*network_peers(threads), Exported("", threads)]
+            forwards, wrongs, _ = ready(Network(hard, rows), several)
+            labels = {peer.name: peer.label for peer in several}
+            runs, wrong = ({labels[name]: value for name, value in d.items()} for d in (forwards, wrongs))
             engine = hs.Engine(hard, sample=x[:64], threads=threads)
             assert np.array_equal(engine(rows), hard(rows))
             runs["hardstep"] = partial(engine, rows)
@@ -152,7 +120,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.wide:
         x = np.random.default_rng(0).integers(0, 256, (256, 784)).astype(np.uint8)
-        found = compare("784-4096-4096-10, binary", wide_network(), x, options.rounds)
+        found = compare("784-4096-4096-10, binary", made_network((784,), (), (4096, 4096, 10)), x, options.rounds)
         record(options.results, "speed_networks", net="784-4096-4096-10", weights="binary", speeds=found)
         return
     data = hs.data.load(options.data)
