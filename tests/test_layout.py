@@ -104,6 +104,10 @@ ALLOWED = {
         *("parts", "readable", "report", "storage", "tabular"),
     },
     "estimator": {"estimator_core", "fit", "losses", "methods"},
+    "bench": {
+        *("bench", "bits", "commands", "engine", "export", "grid", "hard_layers", "hardnet", "lowered", "report"),
+        *("storage", "version"),
+    },
 }
 ANYTHING = {"cli", "commands", "__main__", "__init__"}
 

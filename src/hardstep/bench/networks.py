@@ -85,4 +85,5 @@ def made_network(
 def _medians(sums: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the median of the sums of each unit, rounded down, as its only threshold."""
     median = np.median(np.moveaxis(sums, 1, 0).reshape(sums.shape[1], -1), axis=1)
-    return np.floor(median).astype(np.int64)[:, None]
+    thresholds: NDArray[np.int64] = np.floor(median).astype(np.int64)[:, None]
+    return thresholds

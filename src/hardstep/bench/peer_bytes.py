@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Callable
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from hardstep.bench.cases import Case
+from hardstep.bench.machine import cpu
 from hardstep.bench.peer import Peer, Run, aligned
 
 __all__ = ["Node", "Onnx", "Torch", "onnx_run", "with_threads"]
@@ -128,7 +127,7 @@ class Torch(Peer[Case]):
                 forward = self._quantized(x, weight, -torch.from_numpy(task.threshold).float())
             elif self.kind == "_int_mm":
                 self.require(len(x) > 16 and task.top < 128, "needs more than 16 samples, codes below 128")
-                self.require(task.operations < 2**28 or "avx512_vnni" in cpu_flags(), "is a plain loop without VNNI")
+                self.require(task.operations < 2**28 or "avx512_vnni" in cpu("flags"), "is a plain loop without VNNI")
                 forward = self._bound(torch._int_mm, x.to(torch.int8), weight.to(torch.int8).T)
             else:
                 forward = self._float(x.float(), weight.float())
@@ -180,12 +179,3 @@ def with_threads(forward: Callable[[], torch.Tensor], threads: int) -> Run:
         return forward()
 
     return run
-
-
-@cache
-def cpu_flags() -> str:
-    """Return what the processor can do, as Linux says it."""
-    path = Path("/proc/cpuinfo")
-    return (
-        next((line for line in path.read_text().splitlines() if line.startswith("flags")), "") if path.exists() else ""
-    )
