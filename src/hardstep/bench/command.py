@@ -75,7 +75,9 @@ class Bench:
         return 1 if any(one.ours.wrong for one in contests) else 0
 
     def check(self) -> None:
-        """Raise ValueError if an option makes no sense, before anything is timed."""
+        """Raise ValueError or FileNotFoundError if an option makes no sense, before anything is timed."""
+        if self.run is not None and not self.run.exists():
+            raise FileNotFoundError(f"there is no run {self.run}; make one by `hardstep train --name {self.run.name}`")
         if not self.batches or min(self.batches) < 1:
             raise ValueError(f"--batches takes whole numbers of at least 1; got {' '.join(map(str, self.batches))}")
         if self.rounds < 1:
