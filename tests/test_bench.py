@@ -89,9 +89,9 @@ def test_our_own_wrong_outputs_are_shown(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_ratio_is_of_medians_with_its_range_over_the_rounds() -> None:
-    ours = Timed("ours", "0", Clocks((1, 1, 1), (1.0, 2.0, 3.0)), 0)
-    peer = Timed("peer", "0", Clocks((1, 1, 1), (4.0, 4.0, 9.0)), 0)
-    once = Timed("once", "0", Clocks((1,), (6.0,)), 0)
+    ours = Timed("ours", "0", Clocks((1.0,) * 3, (1.0, 2.0, 3.0)), 0)
+    peer = Timed("peer", "0", Clocks((1.0,) * 3, (4.0, 4.0, 9.0)), 0)
+    once = Timed("once", "0", Clocks((1.0,), (6.0,)), 0)
     found = Contest("case", 1, 1, ours, (peer, once), {})
     assert found.ratio(peer) == Ratio(2.0, 2.0, 4.0)
     assert found.ratio(once) == Ratio(3.0, 2.0, 6.0)

@@ -56,7 +56,7 @@ def made_network(
     Examples
     --------
     >>> made_network((1, 4, 4), (3, 5), (2,)).macs
-    2588
+    2632
     """
     generator = np.random.default_rng(seed)
     codes = generator.integers(0, 256, (16, *shape)).astype(np.uint8)
