@@ -1,0 +1,44 @@
+"""Tables of benchmarks/quality/scattering.py; of lines equal in data, rows, sweeps, way and seed the last counts."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from .lines import Shown, Table, gain, grouped, last, lines, mean, spread
+
+ALONE, CONVNET = "step MLP", "convnet4"
+
+
+def test(results: Path, rows: int, data: str = "fashion-mnist") -> Table:
+    """Return accuracy of every way, the paired differences to the MLP alone and to convnet4, and seconds."""
+    found = lines(results, "scattering", kind="run", data=data, rows=rows)
+    by_way = grouped(last(found, "sweeps", "way", "seed"), "way")
+    cells = []
+    for way, mine in by_way.items():
+        paired = (gain(mine, by_way[o]) if o in by_way and o != way else "" for o in (ALONE, CONVNET))
+        features, seconds = (f"{mean([line[key] for line in mine])[0]:.0f}" for key in ("feature_seconds", "seconds"))
+        shown = (f"{mine[-1]['features']:,}", spread(mine), str(len(mine)), *paired)
+        cells.append((way, *shown, features, seconds))
+    head = ("way", "inputs", "test", "seeds", f"less {ALONE}, points", f"less {CONVNET}, points")
+    return Table((*head, "seconds for the features", "seconds of training"), tuple(cells))
+
+
+def times(results: Path, data: str = "fashion-mnist") -> Table:
+    """Return what the features of so many images take."""
+    found = last(lines(results, "scattering", kind="time", data=data), "way", "images", "threads")
+    rows = [
+        (
+            line["way"].removesuffix(f" + {ALONE}"),
+            f"{line['images']:,}",
+            f"{line['features']:,}",
+            str(line["threads"]),
+            f"{line['seconds']:.1f}",
+            f"{line['milliseconds_an_image']:.2f}",
+        )
+        for line in found
+    ]
+    return Table(("front end", "images", "features", "threads", "seconds", "milliseconds an image"), tuple(rows))
+
+
+SHOWN = Shown({"test_1000": partial(test, rows=1000), "test_all": partial(test, rows=0), "times": times})
