@@ -22,10 +22,31 @@ from functools import cache
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.tables import activate_pruning, bcd, bcd_sweep, bit_matrix, choose_settings, convex_authors
-from benchmarks.tables import convex_certified, convex_images, convex_solvers, engine, epoch, exactness, layer_targets
-from benchmarks.tables import networks, oracles, overview, planted_support, prune_units, scattering, sparse
-from benchmarks.tables import sparse_units, target_prop_exact, whole_path
+from benchmarks.tables import (
+    activate_pruning,
+    bcd,
+    bcd_sweep,
+    bit_matrix,
+    choose_settings,
+    convex_authors,
+    convex_certified,
+    convex_images,
+    convex_solvers,
+    engine,
+    epoch,
+    exactness,
+    layer_targets,
+    networks,
+    oracles,
+    overview,
+    planted_support,
+    prune_units,
+    scattering,
+    sparse,
+    sparse_units,
+    target_prop_exact,
+    whole_path,
+)
 from benchmarks.tables.lines import RESULTS, NoLinesError, Picture, Shown
 
 ROOT = Path(__file__).parents[1]

@@ -29,12 +29,12 @@ def recorded(results: Path, data: str = DATA, *, norm: bool = True, share: float
 def table(cells: Cells, part: str = "test") -> Table:
     """Return accuracy of the base pruner, the paired gains, and the dead units."""
     rows = []
-    for kind in NAMES:
+    for kind, name in NAMES.items():
         sparsities = sorted({sparsity for other, _, sparsity in cells if other == kind and sparsity})
         for i, sparsity in enumerate(sparsities):
             base, *others = (cells[kind, pruner, sparsity] for pruner in PRUNERS)
             dense = cells[kind, "base", 0.0]
-            named = f"{NAMES[kind]} (dense, {dense[-1]['epochs']} epochs: {bare(mean([x[part] for x in dense])[0])})"
+            named = f"{name} (dense, {dense[-1]['epochs']} epochs: {bare(mean([x[part] for x in dense])[0])})"
             dead = ", ".join(
                 f"{100 * mean([line['dead'] for line in each])[0]:.1f}".removesuffix(".0") for each in (base, *others)
             )
@@ -83,11 +83,11 @@ def draw(panels: Any) -> Any:
             row[1].plot(places, panel[pruner]["total"], color=colour, marker=".")
             row[1].plot(places, panel[pruner]["dynamic"], color=colour, linestyle=":", marker=".")
             row[2].plot(places, panel[pruner]["dead"], color=colour, marker=".")
-        row[0].set(ylabel=f"{NAMES[kind]} network", title="gain in test accuracy, points")
-        row[1].set(title="silent units: total, dynamic dotted", ylim=(0.3, 0.6))
-        row[2].set(title="dead hidden units")
+        row[0].set(title=f"{NAMES[kind]}: gain in test accuracy, points")
+        row[1].set(title=f"{NAMES[kind]}: silent units, total and dynamic (dotted)", ylim=(0.3, 0.6))
+        row[2].set(title=f"{NAMES[kind]}: dead hidden units", ylim=(-0.005, 0.15))
         for axis in row[1:]:
-            axis.yaxis.set_major_formatter(PercentFormatter(1))
+            axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         for axis in row:
             axis.set_xlabel("zeros")
             axis.set_xticks(places, panel["zeros"])

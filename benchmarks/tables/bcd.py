@@ -25,7 +25,9 @@ def shapes(results: Path, data: str) -> Shapes:
     """Return the lines by shape and way."""
     found = [line | {"way": way(line)} for line in lines(results, "bcd", data=data)]
     by_shape = grouped(last(found, "hidden", "way", "seed"), "hidden")
-    return {hidden: grouped(group, "way") for hidden, group in sorted(by_shape.items(), key=lambda item: shape(item[0]))}
+    return {
+        hidden: grouped(group, "way") for hidden, group in sorted(by_shape.items(), key=lambda item: shape(item[0]))
+    }
 
 
 def shape(hidden: tuple[int, ...]) -> tuple[int, int]:

@@ -28,7 +28,9 @@ def compared(line: Line) -> list[tuple[str, ...]]:
             does = {"gram": "exact", "push": ""}.get(line["case"].split(",")[0], what) if ours == "ours" else what
             size = f"{line['rows']:,} x {line['columns']:,}, {line['threads']}"
             times = f"{spent[rival] / spent[ours]:.2f}"
-            rows.append((NAMES[line["case"]], size, does, f"{spent[ours]:,.1f}", f"{rival}: {spent[rival]:,.1f}", times))
+            rows.append(
+                (NAMES[line["case"]], size, does, f"{spent[ours]:,.1f}", f"{rival}: {spent[rival]:,.1f}", times)
+            )
     return rows
 
 

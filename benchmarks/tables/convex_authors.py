@@ -1,4 +1,4 @@
-"""Tables of benchmarks/quality/convex_authors.py, from its lines a seed; of equal case, method and seed the last counts."""
+"""Tables of benchmarks/quality/convex_authors.py, a line a seed; of equal case, method and seed the last."""
 
 from __future__ import annotations
 

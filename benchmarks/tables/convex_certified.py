@@ -42,7 +42,9 @@ def optima(results: Path, cases: tuple[str, ...] = tuple(NAMES)) -> Table:
         spent = (reach(line[key] for line in group) for key in ("cpu_seconds", "seconds"))
         rest = ", ".join(reach((line[key] for line in group), "{:.2f}") for key in ("certify_seconds", "check_seconds"))
         sizes = (reach((line[key] for line in group), "{}") for key in ("units", "rounds"))
-        rows.append((name, beta, str(threads), f"{proved} of {len(group)}", *sizes, *spent, rest, str(BARS.get(case, ""))))
+        rows.append(
+            (name, beta, str(threads), f"{proved} of {len(group)}", *sizes, *spent, rest, str(BARS.get(case, "")))
+        )
     rows.sort(key=lambda row: (list(NAMES.values()).index(row[:2]) if row[:2] in NAMES.values() else -1, row[2]))
     head = ("case", "beta", "threads", "proved and accepted", "units", "rounds", "processor seconds", "wall seconds")
     return Table((*head, "certificate, check: wall seconds", "bar, wall seconds"), tuple(rows))

@@ -45,7 +45,8 @@ def two_threads(results: Path) -> Table:
         (
             line["row"].replace("^2", "²"),
             f"{1e6 * line['seconds']:,.1f}",
-            line["peer"].removesuffix(", 2 threads") + (" (not exact here)" if line["peers_wrong"][line["peer"]] else ""),
+            line["peer"].removesuffix(", 2 threads")
+            + (" (not exact here)" if line["peers_wrong"][line["peer"]] else ""),
             f"{line['ratio']:.2f}",
             f"{line['must']:g} / {line['stretch']:g}",
             verdict(line),

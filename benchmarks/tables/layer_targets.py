@@ -52,13 +52,13 @@ def test(results: Path, cases: tuple[tuple[str, str], ...] = tuple(CASES)) -> Ta
     for case in cases:
         found = runs(results, *case)
         whole = max(len(mine) for mine in found.values())
-        for way, mine in found.items():
-            if len(mine) < min(whole, 3):  # looked at once and left
-                continue
-            against = (gain(mine, found[other]) if way != other else "" for other in FUSED)
+        kept = {way: mine for way, mine in found.items() if len(mine) >= min(whole, 2)}  # not those tried on one seed
+        for i, (way, mine) in enumerate(kept.items()):
+            against = (gain(mine, kept[other]) if other in kept and way != other else "" for other in FUSED)
             seconds = f"{mean([line['seconds'] for line in mine])[0]:.0f}"
             setting = f"{mine[-1]['lr']:g}, {mine[-1]['width']:g}"
-            rows.append((CASES.get(case, ", ".join(case)) if way == SOFT else "", WAYS[way], setting, spread(mine), *against, seconds))
+            named = "" if i else CASES.get(case, ", ".join(case))
+            rows.append((named, WAYS[way], setting, spread(mine), *against, seconds))
     head = ("", "way", "rate, width", "test", "against soft hinge", "against saturated")
     return Table((*head, "seconds"), tuple(rows))
 

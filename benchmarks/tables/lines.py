@@ -59,7 +59,7 @@ class Shown:
 
 
 def lines(results: Path, name: str, **where: Any) -> list[Line]:
-    """Return the lines of a benchmark that have these settings, in order of time; raise NoLinesError if there are none."""
+    """Return the lines of a benchmark with these settings, in order of time; raise NoLinesError if there are none."""
     path = results / f"{name}.jsonl"
     found = [json.loads(text) for text in path.read_text().splitlines()] if path.is_file() else []
     kept = [line for line in found if where.items() <= {key: line.get(key) for key in where}.items()]

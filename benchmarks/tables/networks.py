@@ -15,16 +15,18 @@ PEERS = {
     "onnxruntime float": "/ ORT float",
     "torch float": "/ torch float",
 }
+COLOURS = ("#d95f02", "#fdae6b", "#08519c", "#4292c6", "#9ecae1", "#bdbdbd")
 WIDE = "784-4096-4096-10"
 
 
-def networks(results: Path) -> dict[str, Line]:
-    """Return the lines by name of network and weights."""
-    found = last(lines(results, "speed_networks"), "net", "weights")
+def networks(results: Path, data: str = "fashion-mnist") -> dict[str, Line]:
+    """Return the lines by name of network and weights, for networks of this data and drawn ones."""
+    fitting = [line for line in lines(results, "speed_networks") if line.get("data", data) == data]
+    found = last(fitting, "net", "weights")
     return {f"{line['net']}, {line['weights']}" + " (`--wide`)" * (line["net"] == WIDE): line for line in found}
 
 
-def speeds(results: Path) -> Table:
+def speeds(results: Path, data: str = "fashion-mnist") -> Table:
     """Return images a second and by how much the peers are slower."""
     rows = [
         (
@@ -33,7 +35,7 @@ def speeds(results: Path) -> Table:
             f"{each[OURS]:,.0f}",
             *(f"{each[OURS] / each[peer]:.2f}" if peer in each else "" for peer in PEERS),
         )
-        for name, line in networks(results).items()
+        for name, line in networks(results, data).items()
         for setting, each in line["speeds"].items()
     ]
     return Table(("network", "batch", "images/s", *PEERS.values()), tuple(rows))
@@ -42,7 +44,10 @@ def speeds(results: Path) -> Table:
 def sizes(results: Path) -> Table:
     """Return bytes on disk."""
     rows = [
-        (name, *(f"{line['nbytes'][form]:,}" if form in line["nbytes"] else "" for form in ("hardnet", "onnx", "float32")))
+        (
+            name,
+            *(f"{line['nbytes'][form]:,}" if form in line["nbytes"] else "" for form in ("hardnet", "onnx", "float32")),
+        )
         for name, line in networks(results).items()
         if "nbytes" in line
     ]
@@ -53,7 +58,10 @@ def drawn(results: Path) -> Any:
     """Return images a second on one thread by batch, form and network."""
     found = {name.replace(" (`--wide`)", ""): line["speeds"] for name, line in networks(results).items()}
     return {
-        batch: {form: {name: each[f"{batch}, 1 threads"].get(form) for name, each in found.items()} for form in (OURS, *PEERS)}
+        batch: {
+            form: {name: each[f"{batch}, 1 threads"].get(form) for name, each in found.items()}
+            for form in (OURS, *PEERS)
+        }
         for batch in ("1", "256")
     }
 
@@ -63,14 +71,16 @@ def draw(panels: Any) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 3.8), layout="constrained")
-    for axis, (batch, forms) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+    for axis, (batch, forms) in zip(figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True):
         for i, (form, speed) in enumerate(forms.items()):
             places = [place + 0.14 * (i - 2.5) for place, value in enumerate(speed.values()) if value is not None]
-            axis.bar(places, [value for value in speed.values() if value is not None], 0.14, label=form)
+            values = [value for value in speed.values() if value is not None]
+            axis.bar(places, values, 0.14, label=form, color=COLOURS[i])
         names = list(forms[OURS])
-        axis.set(title=f"batch {batch}, one thread", yscale="log", ylabel="images a second")
+        axis.set(title=f"batch {batch}, one thread", yscale="log")
         axis.set_xticks(range(len(names)), [name.replace(", ", "\n") for name in names], fontsize=8)
         axis.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].set_ylabel("images a second")
     figure.axes[-1].legend(fontsize=7, frameon=False, ncols=2, loc="upper right")
     return figure
 

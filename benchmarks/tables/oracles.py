@@ -20,13 +20,30 @@ def seconds(results: Path) -> Table:
     for line in last(lines(results, "speed_oracles"), "oracle", "rows", "features"):
         spent = line["seconds"]
         cells = [
-            " / ".join(f"{spent[f'{what}, {k} outputs']:.3g}" if f"{what}, {k} outputs" in spent else "not checked" for k in (1, 10))
+            " / ".join(
+                f"{spent[f'{what}, {k} outputs']:.3g}" if f"{what}, {k} outputs" in spent else "not checked"
+                for k in (1, 10)
+            )
             for what in ("find", "check")
         ]
         name = line["oracle"].split("(")[0]
         size = f"{line['rows']:,} x {line['features']}"
-        rows.append((f"`{name}`: {NAMES[name]}", size, f"{spent['prepare']:.3g}", cells[0], cells[1].replace("not checked / not checked", "not checked")))
-    head = ("oracle", "rows x features", "tables, once", "search, one output / ten", "check of the bound, one output / ten")
+        rows.append(
+            (
+                f"`{name}`: {NAMES[name]}",
+                size,
+                f"{spent['prepare']:.3g}",
+                cells[0],
+                cells[1].replace("not checked / not checked", "not checked"),
+            )
+        )
+    head = (
+        "oracle",
+        "rows x features",
+        "tables, once",
+        "search, one output / ten",
+        "check of the bound, one output / ten",
+    )
     return Table(head, tuple(rows))
 
 

@@ -1,13 +1,27 @@
-"""The overview at the head of docs/results.md: what is reached, where, by which command, from the other tables' lines."""
+"""The overview of docs/results.md: what is reached, where, by which script, from the lines of the other tables."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from . import activate_pruning, bcd, convex_authors, convex_certified, convex_images, exactness, layer_targets
-from . import engine, networks, prune_units, sparse, sparse_units, target_prop_exact, whole_path
-from .convex_authors import middle, paired_ratios
-from .lines import Shown, Table, bare, differences, gain, last, lines, mean, reach, spread
+from . import (
+    activate_pruning,
+    bcd,
+    convex_authors,
+    convex_certified,
+    convex_images,
+    engine,
+    exactness,
+    layer_targets,
+    networks,
+    prune_units,
+    sparse,
+    sparse_units,
+    target_prop_exact,
+    whole_path,
+)
+from .convex_authors import paired_ratios
+from .lines import Shown, Table, differences, gain, mean, reach
 
 QUALITY, SPEED = "quality/", "speed/"
 FASHION = "Fashion-MNIST"
@@ -93,9 +107,24 @@ def proofs(results: Path) -> list[tuple[str, str, str, str]]:
         ratios.append(mean(paired_ratios(found[convex_authors.OURS], found[convex_authors.SAMPLED]))[0])
     cases = exactness.numbers(results)
     return [
-        ("global optima of two-layer networks, certified and checked", f"{accepted} of {len(optima)} runs", "all", "convex_certified"),
-        ("objective over that of sampled patterns, by case with five features or more", reach(ratios, "{:.3f}").replace("0.", "."), "at most 0.5", "convex_authors"),
-        ("all training rows right, with a certificate, five cases", f"{right} of {len(exact)} runs", "28 of 30", "target_prop_exact"),
+        (
+            "global optima of two-layer networks, certified and checked",
+            f"{accepted} of {len(optima)} runs",
+            "all",
+            "convex_certified",
+        ),
+        (
+            "objective over that of sampled patterns, by case with five features or more",
+            reach(ratios, "{:.3f}").replace("0.", "."),
+            "at most 0.5",
+            "convex_authors",
+        ),
+        (
+            "all training rows right, with a certificate, five cases",
+            f"{right} of {len(exact)} runs",
+            "28 of 30",
+            "target_prop_exact",
+        ),
         ("C runtime against the reference", f"{cases['differing']} of {cases['cases']} cases differ", "0", "exactness"),
     ]
 
@@ -104,8 +133,18 @@ def speeds(results: Path) -> list[tuple[str, str, str, str]]:
     """Return the rows about speed."""
     images = networks.numbers(results)
     return [
-        ("rows of the engine's target table that reach what was asked for", engine.numbers(results)["reached"], "all", "engine"),
-        ("images a second, batch 1, one thread: default MLP, 8-bit; ±1 weights", f"{images['mlp_8bit']}; {images['mlp_binary']}", "", "networks"),
+        (
+            "rows of the engine's target table that reach what was asked for",
+            engine.numbers(results)["reached"],
+            "all",
+            "engine",
+        ),
+        (
+            "images a second, batch 1, one thread: default MLP, 8-bit; ±1 weights",
+            f"{images['mlp_8bit']}; {images['mlp_binary']}",
+            "",
+            "networks",
+        ),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Tables of benchmarks/quality/planted_support.py; of equal case, penalty, threshold and seed (teacher) the last counts."""
+"""Tables of benchmarks/quality/planted_support.py; of equal penalty, threshold and seed (teacher) the last."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ def degrees(value: float) -> str:
 
 def population(results: Path) -> Table:
     """Return supports and angles with the population gradient, by kind of teacher."""
-    found = [line | {"name": line["penalty"].split("(")[0]} for line in lines(results, "planted_support", case="population")]
+    found = [
+        line | {"name": line["penalty"].split("(")[0]} for line in lines(results, "planted_support", case="population")
+    ]
     rows = []
     for line in last(found, "teacher", "name", "threshold"):
         teachers, exact = line["teachers"], line["exact"]
@@ -25,7 +27,9 @@ def population(results: Path) -> Table:
         promised = f"{line['promised_and_exact']} of {line['promised']}"
         steps = f"{line['median_steps']:g} / {line['most_steps']}"
         angles = f"{line['degrees_trained']:.2f} / {line['degrees_exported']:.2f}"
-        rows.append((kind, NAMES[line["name"]], f"{exact} of {teachers}", promised, str(line["false_entries"]), steps, angles))
+        rows.append(
+            (kind, NAMES[line["name"]], f"{exact} of {teachers}", promised, str(line["false_entries"]), steps, angles)
+        )
     head = ("teachers", "penalty", "exact supports", "of those promised", "false weights", "steps, median / most")
     return Table((*head, "angle to the teacher of w / of u, degrees"), tuple(rows))
 
@@ -40,7 +44,9 @@ def angle(found: list[Line]) -> str:
 
 def sampled(results: Path) -> Table:
     """Return the angle of the exported weights by penalty and threshold, with minibatches."""
-    found = [line | {"name": line["penalty"].split("(")[0]} for line in lines(results, "planted_support", case="sampled")]
+    found = [
+        line | {"name": line["penalty"].split("(")[0]} for line in lines(results, "planted_support", case="sampled")
+    ]
     cells = grouped(last(found, "name", "threshold", "seed"), "name", "threshold")
     thresholds = sorted({threshold for _, threshold in cells if threshold})
     rows = [("none", angle(cells["NoPenalty", 0.0]), *[""] * (len(thresholds) - 1))]

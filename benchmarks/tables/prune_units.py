@@ -32,7 +32,8 @@ def test(results: Path, data: str = "fashion-mnist") -> Table:
     for share in dict.fromkeys(share for share, name in found if name == BASE):
         base = found[share, BASE]
         scores = (
-            spread(found[share, rule]) + ("" if rule == BASE else f" ({gain(found[share, rule], base)})") for rule in RULES
+            spread(found[share, rule]) + ("" if rule == BASE else f" ({gain(found[share, rule], base)})")
+            for rule in RULES
         )
         units = " + ".join(map(str, base[0]["units"]))
         rows.append((f"{share_of(share)}, {units}", *scores, spread(found[share, FRESH])))

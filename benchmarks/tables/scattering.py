@@ -1,4 +1,4 @@
-"""Tables of benchmarks/quality/scattering.py; of lines equal in data, rows, sweeps, way and seed the last counts."""
+"""Tables of benchmarks/quality/scattering.py: of the last number of sweeps; of equal way and seed the last."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ALONE, CONVNET = "step MLP", "convnet4"
 def test(results: Path, rows: int, data: str = "fashion-mnist") -> Table:
     """Return accuracy of every way, the paired differences to the MLP alone and to convnet4, and seconds."""
     found = lines(results, "scattering", kind="run", data=data, rows=rows)
-    by_way = grouped(last(found, "sweeps", "way", "seed"), "way")
+    by_way = grouped(last((line for line in found if line["sweeps"] == found[-1]["sweeps"]), "way", "seed"), "way")
     cells = []
     for way, mine in by_way.items():
         paired = (gain(mine, by_way[o]) if o in by_way and o != way else "" for o in (ALONE, CONVNET))

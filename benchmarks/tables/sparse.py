@@ -1,7 +1,4 @@
-"""Tables of benchmarks/quality/sparse.py; of lines equal in case, way, zeros, epochs and seed the last counts.
-
-A line of settings other than the case's own says so in its way ("C, cardinality, 16 epochs").
-"""
+"""Tables of benchmarks/quality/sparse.py; of lines equal in case, epochs, way, zeros and seed the last counts."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .lines import NOT_RUN, Line, Picture, Shown, Table, bare, differences, gain, grouped, last, lines, mean, spread
+from .lines import NOT_RUN, Line, Picture, Shown, Table, differences, gain, grouped, last, lines, mean, spread
 
 DENSE = "dense"
 WAYS = {
@@ -34,15 +31,17 @@ CURVES = {
     "iterative magnitude": ("iterative magnitude", "black", ":"),
     "iterative magnitude by layer": ("iterative magnitude by layer", "black", "--"),
 }
-LONGER = ", 16 epochs"
+EPOCHS = {"digits": 30, "small": 18, "convnet": 8, "wide": 10}
 
 Cells = dict[tuple[float, str], list[Line]]
 
 
-def cells(results: Path, case: str) -> Cells:
-    """Return the lines of a case by share of zeros and way."""
-    found = last(lines(results, "sparse", case=case), "way", "sparsity", "seed")
-    return dict(sorted(grouped(found, "sparsity", "way").items()))
+def cells(results: Path, case: str, epochs: int | None = None) -> Cells:
+    """Return the lines of a case by share of zeros and way; epochs are those of the case if not given."""
+    epochs = epochs or EPOCHS[case]
+    found = last(lines(results, "sparse", case=case, epochs=epochs), "way", "sparsity", "seed")
+    plain = [line | {"way": line["way"].removesuffix(f", {epochs} epochs")} for line in found]
+    return dict(sorted(grouped(plain, "sparsity", "way").items()))
 
 
 def cell(found: Cells, sparsity: float, way: str, part: str) -> str:
@@ -58,9 +57,9 @@ def cell(found: Cells, sparsity: float, way: str, part: str) -> str:
     return text + (f", {len(mine)} of {len(dense)} seeds" if len(mine) < len(dense) else "")
 
 
-def accuracy(results: Path, case: str, part: str = "test") -> Table:
+def accuracy(results: Path, case: str, epochs: int | None = None, part: str = "test") -> Table:
     """Return all ways at all shares of zeros; the first row is the dense network."""
-    found = cells(results, case)
+    found = cells(results, case, epochs)
     shares = sorted({sparsity for sparsity, _ in found} - {0.0})
     ways = [way for way in WAYS if any((share, way) in found for share in shares)]
     rows = [(f"dense: {spread(found[0.0, DENSE], part)}", *[""] * len(shares))]
@@ -68,13 +67,14 @@ def accuracy(results: Path, case: str, part: str = "test") -> Table:
     return Table(("", *(f"{share:.0%} zeros".replace("%", " %") for share in shares)), tuple(rows))
 
 
-def paired(results: Path, case: str, part: str = "test") -> Table:
-    """Return the default less each magnitude pruning, paired by seed."""
-    found = cells(results, case)
+def paired(results: Path, case: str, epochs: int | None = None, part: str = "test") -> Table:
+    """Return the default less dense and less each magnitude pruning, paired by seed."""
+    found = cells(results, case, epochs)
     shares = sorted({sparsity for sparsity, way in found if way == "C, cardinality"})
-    rows = [
+    rows = [(DENSE, *(gain(found[s, "C, cardinality"], found[0.0, DENSE], part) for s in shares))]
+    rows += [
         (
-            WAYS[way],
+            way,
             *(gain(found[s, "C, cardinality"], found[s, way], part) if (s, way) in found else NOT_RUN for s in shares),
         )
         for way in RIVALS
@@ -83,35 +83,13 @@ def paired(results: Path, case: str, part: str = "test") -> Table:
     return Table(("C with `Cardinality` less", *(f"{s:.0%} zeros".replace("%", " %") for s in shares)), tuple(rows))
 
 
-def longer(results: Path, part: str = "test") -> Table:
-    """Return the convolution network trained for 16 epochs."""
-    found = cells(results, "convnet")
-    ours, rival = "C, cardinality" + LONGER, "iterative magnitude" + LONGER
-    dense = found[0.0, DENSE + LONGER]
-    rows = [("dense", "0 %", spread(dense, part), "", "")]
-    for (share, way), mine in found.items():
-        if way in (ours, rival):
-            other = found.get((share, rival)) if way == ours else None
-            paired_to = gain(mine, other, part) if other else ""
-            named = WAYS[way.removesuffix(LONGER)]
-            rows.append((named, f"{share:.0%}".replace("%", " %"), spread(mine, part), gain(mine, dense, part), paired_to))
-    return Table(("16 epochs", "zeros", "test", "less dense, points", "less iterative magnitude"), tuple(rows))
-
-
 def numbers(results: Path) -> dict[str, str]:
     """Return the paired differences that are quoted."""
-    wide, small = cells(results, "wide"), cells(results, "small")
-    convnet = cells(results, "convnet")
+    wide = cells(results, "wide")
     iterative = differences(wide[0.95, "C, cardinality"], wide[0.95, "iterative magnitude by layer"])
     return {
-        "wide_dense": spread(wide[0.0, DENSE]),
-        "wide_95": spread(wide[0.95, "C, cardinality"]),
-        "wide_90_lost": gain(wide[0.9, "C, cardinality"], wide[0.0, DENSE]),
         "wide_95_lost": gain(wide[0.95, "C, cardinality"], wide[0.0, DENSE]),
         "wide_95_seeds": ", ".join(f"{each:+.2f}" for each in iterative),
-        "small_95": gain(small[0.95, "C, cardinality"], small[0.95, "iterative magnitude by layer"]),
-        "convnet_90_lost": gain(convnet[0.9, "C, cardinality"], convnet[0.0, DENSE]),
-        "convnet_95_lost": gain(convnet[0.95, "C, cardinality"], convnet[0.0, DENSE]),
     }
 
 
@@ -159,7 +137,8 @@ def draw(panels: Any) -> Any:
 SHOWN = Shown(
     {case: partial(accuracy, case=case) for case in ("wide", "small", "convnet")}
     | {f"{case}_paired": partial(paired, case=case) for case in ("wide", "small", "convnet")}
-    | {"convnet_16": longer},
+    | {"convnet_16": partial(accuracy, case="convnet", epochs=16)}
+    | {"convnet_16_paired": partial(paired, case="convnet", epochs=16)},
     numbers,
     {"sparse_fashion": Picture(drawn, draw)},
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .lines import Line, Shown, Table, gain, grouped, last, lines, spread
+from .lines import Line, Shown, Table, gain, grouped, last, lines, reach, spread
 
 WAYS = {
     "dense": "dense",
@@ -20,15 +20,16 @@ def by_way(results: Path, data: str) -> dict[str, list[Line]]:
 
 
 def units(results: Path, data: str = "fashion-mnist") -> Table:
-    """Return accuracy and size with half of the units gone; a size that differs by seed raises ValueError."""
+    """Return accuracy and size with half of the units gone; the range where a size differs by seed."""
     ways, rows = by_way(results, data), []
     for way, found in ways.items():
-        widths, nbytes, macs = ({tuple(line[key]) for line in found} for key in ("units", "nbytes", "macs"))
-        ((*hidden, _),), ((_, bytes_left),), ((_, macs_left),) = widths, nbytes, macs
-        named = f"{hidden[0]:,} x {len(hidden)}" if len(set(hidden)) == 1 else ", ".join(map(str, hidden))
+        hidden = list(zip(*(line["units"][:-1] for line in found), strict=True))
+        widths = [reach(width, "{:,}") for width in hidden]
+        named = f"{widths[0]} x {len(widths)}" if len(set(widths)) == 1 else ", ".join(widths)
+        sizes = (reach((line[key][1] for line in found), "{:,}") for key in ("nbytes", "macs"))
         differ = f"{max(line['scores_differing'] for line in found)} of {TEST_ROWS[data]:,}"
         test = spread(found) + (f", {gain(found, ways['dense'])}" if way != "dense" else "")
-        rows.append((WAYS[way], named, test, f"{bytes_left:,}", f"{macs_left:,}", differ))
+        rows.append((WAYS[way], named, test, *sizes, differ))
     head = ("", "units", "test, paired difference to dense", "bytes frozen", "MACs")
     return Table((*head, "scores that differ after `simplify`, at most"), tuple(rows))
 

@@ -39,9 +39,14 @@ def proved(results: Path, cases: tuple[str, ...] = tuple(NAMES)) -> Table:
     groups, rows = by_widths(results, cases), []
     for (case, hidden), group in sorted(groups.items(), key=lambda item: (cases.index(item[0][0]), item[0][1])):
         seconds = [line["seconds"] for line in group]
-        numbers = (f"{sum(map(right, group))} of {len(group)}", f"{statistics.median(line['proposals'] for line in group):.0f}")
+        numbers = (
+            f"{sum(map(right, group))} of {len(group)}",
+            f"{statistics.median(line['proposals'] for line in group):.0f}",
+        )
         spent = f"{statistics.median(seconds):.1f} / {max(seconds):.1f}"
-        rows.append((NAMES.get(case, case), ", ".join(map(str, hidden)), str(group[0]["bounds"]["rows"]), *numbers, spent))
+        rows.append(
+            (NAMES.get(case, case), ", ".join(map(str, hidden)), str(group[0]["bounds"]["rows"]), *numbers, spent)
+        )
     head = ("case", "hidden units", "rows", "proved and checked", "proposals, median")
     return Table((*head, "seconds, median / most"), tuple(rows))
 
