@@ -50,9 +50,9 @@ def shown(results: Path, *, layer_wise: bool) -> Table:
     return table(recorded(results, layer_wise=layer_wise))
 
 
-def drawn(results: Path, cells: Cells | None = None) -> Any:
+def drawn(results: Path) -> Any:
     """Return gains and rates of silent and dead units by kind and pruner, against the sparsity."""
-    cells = recorded(results, layer_wise=False) if cells is None else cells
+    cells = recorded(results, layer_wise=False)
     panels: dict[str, Any] = {}
     for kind in sorted({kind for kind, _, _ in cells}):
         sparsities = sorted({sparsity for other, _, sparsity in cells if other == kind and sparsity})
@@ -83,9 +83,11 @@ def draw(panels: Any) -> Any:
             row[1].plot(places, panel[pruner]["total"], color=colour, marker=".")
             row[1].plot(places, panel[pruner]["dynamic"], color=colour, linestyle=":", marker=".")
             row[2].plot(places, panel[pruner]["dead"], color=colour, marker=".")
-        row[0].set(title=f"{NAMES[kind]}: gain in test accuracy, points")
-        row[1].set(title=f"{NAMES[kind]}: silent units, total and dynamic (dotted)", ylim=(0.3, 0.6))
-        row[2].set(title=f"{NAMES[kind]}: dead hidden units", ylim=(-0.005, 0.15))
+        titles = ("gain in test accuracy, points", "silent units, total and dynamic (dotted)", "dead hidden units")
+        for axis, title in zip(row, titles, strict=True):
+            axis.set_title(f"{NAMES[kind]}: {title}", fontsize=10)
+        row[1].set(ylim=(0.3, 0.6))
+        row[2].set(ylim=(-0.005, 0.15), yticks=(0, 0.05, 0.1, 0.15))
         for axis in row[1:]:
             axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         for axis in row:

@@ -22,7 +22,8 @@ FORMS = {  # ours, its rival, what it does
 
 def compared(line: Line) -> list[tuple[str, ...]]:
     """Return a row for each of our forms."""
-    spent, rows = line["milliseconds"], []
+    spent = line["milliseconds"]
+    rows: list[tuple[str, ...]] = []
     for ours, (rivals, what) in FORMS.items():
         for rival in (name for name in rivals if name in spent and ours in spent):
             does = {"gram": "exact", "push": ""}.get(line["case"].split(",")[0], what) if ours == "ours" else what
