@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .lines import Line, Shown, Table, bare, differences, gain, last, lines, mean, spread
 
+INNER = "4 inner steps"
 SOFT, SATURATED = "soft hinge", "saturated hinge"
 FUSED = (SOFT, SATURATED)
 CASES = {
@@ -21,7 +22,7 @@ CASES = {
 WAYS = {
     SOFT: "soft hinge, fused",
     SATURATED: "saturated hinge, fused",
-    "4 inner steps": "4 inner steps",
+    INNER: INNER,
     "search": "search",
     "search, half trusted": "search, half trusted",
     "search, half trusted, 4 inner steps": "search, half trusted, 4 inner steps",
@@ -82,13 +83,21 @@ def diagnosed(results: Path) -> Table:
 def numbers(results: Path) -> dict[str, str]:
     """Return what was quoted of the narrow network."""
     narrow = runs(results, "digits", "step")
+    earlier: dict[str, str] = {}
     picked = {
         "narrow_half": chosen(results, "digits", "step", "search, half trusted"),
         "narrow_all": chosen(results, "digits", "step", "search"),
         "narrow_soft": chosen(results, "digits", "step", SOFT),
     }
+    settings = {"earlier_soft": (SOFT, 8e-3, 1.0), "earlier_saturated": (SATURATED, 1.6e-2, 0.5)}
+    settings["earlier_inner"] = (INNER, 4e-3, 1.0)
+    for name, (way, lr, width) in settings.items():
+        scored = lines(
+            results, "layer_targets", kind="run", net="digits", activation="step", way=way, lr=lr, width=width
+        )
+        earlier[name] = bare(mean([line["test"] for line in last(scored, "seed")])[0])
     middle, deviation = mean(pairs := differences(narrow["search, half trusted"], narrow[SOFT]))
-    return {
+    return earlier | {
         "narrow_gain": gain(narrow["search, half trusted"], narrow[SOFT]),
         "narrow_t": f"{middle / (deviation / len(pairs) ** 0.5):.1f}",
         **{name: bare(mean(line["validation"])[0], 3) for name, line in picked.items()},
