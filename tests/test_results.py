@@ -23,7 +23,7 @@ from benchmarks.report import (
     pictures,
     stray,
 )
-from benchmarks.tables import scattering
+from benchmarks.tables import overview, scattering
 from benchmarks.tables.lines import (
     RESULTS,
     NoLinesError,
@@ -102,6 +102,17 @@ def test_every_benchmark_with_lines_is_shown() -> None:
     names = {path.stem.removeprefix("speed_") for path in RESULTS.glob("*.jsonl")}
     assert names - {"convex"} <= set(BENCHMARKS)  # speed_convex holds the lines of convex_solvers
     assert "convex_solvers" in BENCHMARKS
+
+
+def test_scattering_appears_in_the_overview_once_it_is_measured(tmp_path: Path) -> None:
+    for path in RESULTS.glob("*.jsonl"):
+        shutil.copy(path, tmp_path)
+    (tmp_path / "scattering.jsonl").unlink(missing_ok=True)
+    assert not any("60,000" in row[0] for row in overview.reached(tmp_path).rows)
+    time = {"kind": "time", "data": "fashion-mnist", "way": "scattering + step MLP", "images": 60_000, "seconds": 99.6}
+    write_lines(tmp_path, "scattering", time)
+    (row,) = (row for row in overview.reached(tmp_path).rows if "60,000" in row[0])
+    assert row[1] == "100 s"
 
 
 def test_links_lead_to_sections() -> None:
@@ -284,5 +295,8 @@ def test_scattering_is_paired_with_both_rivals_and_keeps_its_last_sweeps(tmp_pat
         assert table.rows[2][1:] == ("300", ".8450 +- .0071", "2", "+4.00 +- 0.00", "-1.00 +- 0.00", "3", "7")
         assert table.rows[0][4] == ""
     assert scattering.times(tmp_path).rows == (("scattering", "60,000", "4,000", "2", "100.0", "1.67"),)
+    expected = {f"{rows}_less_mlp": "+4.00 +- 0.00" for rows in ("1000", "all")}
+    expected |= {f"{rows}_less_convnet4": "-1.00 +- 0.00" for rows in ("1000", "all")}
+    assert scattering.numbers(tmp_path) == expected | {"seconds": "100"}
     with pytest.raises(NoLinesError, match="rows = 500"):
         scattering.test(tmp_path, 500)

@@ -15,6 +15,7 @@ from . import (
     layer_targets,
     networks,
     prune_units,
+    scattering,
     sparse,
     sparse_units,
     target_prop_exact,
@@ -95,6 +96,24 @@ def accuracy(results: Path) -> list[tuple[str, str, str, str]]:
     ]
 
 
+def front_end(results: Path) -> list[tuple[str, str, str, str]]:
+    """Return the rows about scattering, as far as it was measured."""
+    known = scattering.numbers(results)
+    rows = {"1000": "1,000 rows", "all": "all rows"}
+    compared = [
+        (
+            f"scattering before the step MLP, {FASHION}, {text}: less the MLP alone; less convnet4",
+            f"{known[f'{name}_less_mlp']}; {known[f'{name}_less_convnet4']} points",
+            "",
+            "scattering",
+        )
+        for name, text in rows.items()
+        if f"{name}_less_mlp" in known
+    ]
+    timed = ("its features of 60,000 images", f"{known.get('seconds')} s", "at most 300", "scattering")
+    return compared + [timed] * ("seconds" in known)
+
+
 def proofs(results: Path) -> list[tuple[str, str, str, str]]:
     """Return the rows about certificates and exactness."""
     optima = convex_certified.runs(results, tuple(convex_certified.NAMES))
@@ -161,6 +180,7 @@ SECTIONS = {
     "activate_pruning": ("Activate-while-Pruning", QUALITY),
     "target_prop_exact": ("Exact target propagation", QUALITY),
     "exactness": ("Robustness, by test", QUALITY),
+    "scattering": ("Scattering before a step network", QUALITY),
     "engine": ("Speed: the engine beside its peers, layer by layer", SPEED),
     "networks": ("Whole networks", SPEED),
 }
@@ -169,7 +189,7 @@ SECTIONS = {
 def reached(results: Path) -> Table:
     """Return what is reached, with section and script."""
     rows = []
-    for what, measured, asked, script in (*accuracy(results), *proofs(results), *speeds(results)):
+    for what, measured, asked, script in (*accuracy(results), *front_end(results), *proofs(results), *speeds(results)):
         title, folder = SECTIONS[script]
         rows.append((what, measured, asked, link(title, folder, script)))
     return Table(("what", "measured", "asked for", "script in `benchmarks/`, and its section"), tuple(rows))
