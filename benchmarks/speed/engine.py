@@ -27,6 +27,7 @@ from hardstep.engine import available_isas
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import RESULTS, record
+from tables.engine import layers, two_threads
 
 INT8 = ("MatMulInteger", "QLinearMatMul", "QGemm", "_int_mm", "quantized", "QLinearConv")
 FLOAT = ("torch linear", "torch mm", "torch conv2d")
@@ -143,6 +144,8 @@ def main() -> None:
             threads=options.threads, peers={name: timed["seconds"] for name, timed in times.items()},
             peers_wrong={name: wrong[name] for name in times},
         )  # fmt: skip
+    if options.threads <= 2:
+        print((layers if options.threads == 1 else two_threads)(options.results))
 
 
 if __name__ == "__main__":

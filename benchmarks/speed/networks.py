@@ -1,6 +1,6 @@
 """Whole trained networks: images a second of the engine, onnxruntime and PyTorch, and bytes on disk.
 
-    HARDSTEP_DATA=... python benchmarks/speed/networks.py fashion-mnist [--sweeps 2] [--rounds 5] [--picture FILE]
+    HARDSTEP_DATA=... python benchmarks/speed/networks.py fashion-mnist [--sweeps 2] [--rounds 5]
 
 Trains the default multi-layer perceptron and convnet4 for a few sweeps (weights are real, accuracy is not the point),
 freezes them to 8 bits, and once more with every weight replaced by its sign. All run the same integers: the engine by
@@ -32,6 +32,7 @@ from hardstep.hardnet import HardNet
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import RESULTS, record
+from tables.networks import speeds
 
 BATCHES = (1, 256)
 
@@ -93,28 +94,11 @@ def compare(name: str, hard: HardNet, x: np.ndarray, rounds: int) -> dict[str, d
     return found
 
 
-def draw(speeds: dict[str, dict[str, dict[str, Any]]], path: Path) -> None:
-    """Draw images a second at one thread, a panel a batch."""
-    import matplotlib.pyplot as plt
-
-    forms = ["hardstep", "to_onnx", "onnxruntime integer", "onnxruntime saturated", "onnxruntime float", "torch float"]
-    figure, axes = plt.subplots(1, len(BATCHES), figsize=(11, 3.6), constrained_layout=True)
-    for axis, batch in zip(axes, BATCHES, strict=True):
-        for i, form in enumerate(forms):
-            values = [speed[f"{batch}, 1 threads"].get(form, np.nan) for speed in speeds.values()]
-            axis.bar(np.arange(len(speeds)) + 0.14 * (i - 2.5), values, 0.14, label=form)
-        axis.set(title=f"batch {batch}, one thread", yscale="log", ylabel="images a second")
-        axis.set_xticks(range(len(speeds)), list(speeds), fontsize=8)
-    axes[0].legend(fontsize=8)
-    figure.savefig(path, dpi=130)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="?", default="fashion-mnist")
     parser.add_argument("--sweeps", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--picture", type=Path)
     parser.add_argument("--wide", action="store_true", help="only 784-4096-4096-10 with random -1/+1 weights")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -126,7 +110,6 @@ def main() -> None:
     data = hs.data.load(options.data)
     assert data.test is not None
     x = data.test.take(list(range(min(256, len(data.test)))))[0].numpy()
-    speeds = {}
     for name, recipe in (("mlp", hs.nets.MLP()), ("convnet4", hs.nets.ConvNet4())):
         net = recipe(data.shape, data.outputs, 0)
         hs.fit(net, data, hs.GradientDescent(), sweeps=options.sweeps, progress=False)
@@ -137,15 +120,14 @@ def main() -> None:
                 net = binary(net, values)
             hard = hs.freeze(net, calibrate=data.train)
             codes = hard.codes(x)
-            speeds[f"{name}, {kind}"] = compare(f"{name}, {kind}", hard, codes, options.rounds)
+            found = compare(f"{name}, {kind}", hard, codes, options.rounds)
             on_disk = sizes(hard, net)
             print(f"{name}, {kind}: bytes on disk {on_disk}", flush=True)
             record(
                 options.results, "speed_networks", data=options.data, net=name, weights=kind, nbytes=on_disk,
-                kernels=[str(choice) for choice in hs.Engine(hard).kernels(256)], speeds=speeds[f"{name}, {kind}"],
+                kernels=[str(choice) for choice in hs.Engine(hard).kernels(256)], speeds=found,
             )  # fmt: skip
-    if options.picture:
-        draw(speeds, options.picture)
+    print(speeds(options.results, options.data))
 
 
 if __name__ == "__main__":
