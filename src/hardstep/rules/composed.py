@@ -115,8 +115,8 @@ class UnitPeak(Surrogate):
     Examples
     --------
     >>> import torch
-    >>> UnitPeak(ReSTE()).derivative(torch.zeros(1))
-    tensor([1.])
+    >>> UnitPeak(ApproxSign(4.0)).derivative(torch.tensor([0.0, 0.125]))
+    tensor([1.0000, 0.5000])
     """
 
     rule: Surrogate = field(default_factory=ReSTE)

@@ -164,7 +164,7 @@ class SwishSign(Surrogate):
     Examples
     --------
     >>> SwishSign().derivative(torch.tensor([0.0, 0.7]))
-    tensor([ 2.5000, -0.1839])
+    tensor([ 2.5000, -0.1842])
     """
 
     slope: float = 5.0
