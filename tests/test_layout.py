@@ -27,7 +27,7 @@ ALLOWED = {
     "storage": set(),
     "grid": set(),
     "formats": set(),
-    "rules": set(),
+    "rules": {"rules"},
     "losses": set(),
     "penalties": set(),
     "cardinality": {"penalties"},
