@@ -44,6 +44,7 @@ from benchmarks.tables import (
     scattering,
     sparse,
     sparse_units,
+    surrogates,
     target_prop_exact,
     whole_path,
 )
@@ -55,7 +56,7 @@ PICTURES = ROOT / "docs" / "pictures"
 MODULES = (
     overview, whole_path, choose_settings, epoch, bcd, bcd_sweep, convex_certified, convex_images, convex_authors,
     convex_solvers, oracles, bit_matrix, planted_support, sparse, sparse_units, activate_pruning, target_prop_exact,
-    layer_targets, prune_units, scattering, engine, networks, exactness,
+    layer_targets, surrogates, prune_units, scattering, engine, networks, exactness,
 )  # fmt: skip
 BENCHMARKS: dict[str, Shown] = {module.__name__.rpartition(".")[2]: module.SHOWN for module in MODULES}
 TABLE = re.compile(r"<!-- table: (?P<name>[\w.]+) -->\n(?P<body>.*?)<!-- /table -->", re.DOTALL)

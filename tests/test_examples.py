@@ -17,6 +17,10 @@ COMMANDS = {
     "examples/plot_sparse.py": ["--sweeps", "6", "--seeds", "1", "--out", "{tmp}"],
     "examples/plot_convex_training.py": ["--sweeps", "2", "--out", "{tmp}"],
     "examples/plot_no_overlap.py": ["--steps", "20", "--out", "{tmp}"],
+    "benchmarks/quality/surrogates.py": [
+        *("choose", "run", "long", "table", "--net", "tiny", "--seeds", "1", "--rules", "clipped", "EDE"),
+        *("--results", "{tmp}"),
+    ],
     "benchmarks/quality/layer_targets.py": [
         *("choose", "run", "table", "--net", "tiny", "--seeds", "1", "--results", "{tmp}")
     ],
