@@ -61,13 +61,13 @@ ALLOWED = {
     "report": {"storage", "version"},
     "progress": {"report"},
     "ranks": set(),
-    "fit": {"checkpoint", "data", "parts", "progress", "ranks", "report", *LEFT},
+    "fit": {"checkpoint", "data", "diagnostics", "parts", "progress", "ranks", "report", *LEFT},
     "chain": {"step"},
     "flips": {"chain", "cuts", "step"},
     "target_diagnostics": {"certify", "cuts", "diagnostics", "flips", "parts", *LEFT},
     "pruning": {"chain", "closed_form", "data", "parts"},
     "units": {"chain", "step"},
-    "diagnostics": {"parts", "units"},
+    "diagnostics": {"parts", "step", "units"},
     "methods": {
         *(
             "methods",
@@ -105,7 +105,7 @@ ALLOWED = {
     },
     "estimator": {"estimator_core", "fit", "losses", "methods"},
 }
-ANYTHING = {"cli", "commands", "__main__", "__init__"}
+ANYTHING = {"choices", "cli", "commands", "compare_command", "__main__", "__init__"}
 
 
 def imported(path: Path) -> set[str]:
