@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +19,21 @@ from torch import nn
 
 from hardstep import data as data_module
 from hardstep.certify.certificate import Verdict
-from hardstep.certify.optimality import Optimality, read_units
 from hardstep.certify.overflow import NoOverflow
 from hardstep.choices import kebab, parse, usual_sweeps
 from hardstep.commands import Export, Simplify, Summary, load_hardnet
-from hardstep.convex.data_terms import Multinomial, Squared
 from hardstep.data import Data
 from hardstep.fit import Method, fit, score
-from hardstep.freeze import freeze
+from hardstep.freeze import as_torch, freeze
 from hardstep.hardnet import HardNet
 from hardstep.methods.gradient import GradientDescent
 from hardstep.nets import MLP, AlexNet, ConvNet4, ConvNet8, ResNet18
+from hardstep.proofs import prove_optimality
 from hardstep.ranks import launched_fabric
 from hardstep.run_folder import RunFolder
-from hardstep.storage import write_bytes
 from hardstep.verify import verify
 
-__all__ = ["Certify", "Train", "Verify", "main"]
+__all__ = ["Certify", "Train", "Verify", "as_torch", "main"]
 
 
 @dataclass(frozen=True)
@@ -213,19 +210,14 @@ class Certify:
         folder = RunFolder(self.run)
         data, _ = parse_train(folder.arguments()).load()
         hard = load_hardnet(self.run)
-        x, y = (part.numpy() for part in data.train.take(list(range(min(self.rows, len(data.train))))))
-        term = Multinomial(data.outputs) if data.classification else Squared()
-        best = Optimality(x, y, self.beta * len(x), term, gap=self.gap, layers=self.layers)
-        found = {"overflow": NoOverflow(self.bits).certify(hard), "optimality": best.certify(hard)}
+        overflow = NoOverflow(self.bits).certify(hard)
+        overflow.save(self.run / "overflow.safetensors")
+        best = prove_optimality(hard, data, self.run, beta=self.beta, gap=self.gap, layers=self.layers, rows=self.rows)
+        found = {"overflow": overflow, "optimality": best}
         for name, certificate in found.items():
             path = self.run / f"{name}.safetensors"
-            certificate.save(path)
             console.print(f"{certificate.verdict.name:8}{certificate.claim}", highlight=False, soft_wrap=True)
             console.print(f"        written to {path}", style="dim", highlight=False, soft_wrap=True)
-        codes = read_units(hard, x, layers=self.layers)[0]
-        buffer = BytesIO()
-        np.savez(buffer, x=codes, y=y)
-        write_bytes(self.run / "optimality.npz", buffer.getvalue())
         return 1 if any(certificate.verdict is Verdict.REFUTED for certificate in found.values()) else 0
 
 
@@ -279,11 +271,6 @@ def as_numpy(net: nn.Module, hard: HardNet) -> Callable[[NDArray[Any]], NDArray[
             return np.concatenate([net(rows).numpy() for rows in values.tensor_split(-(-len(values) // 1000))])
 
     return run
-
-
-def as_torch(hard: HardNet) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return a frozen network as a function from inputs to the float network's outputs, in torch."""
-    return lambda x: torch.from_numpy(hard(x.numpy()) * hard.scale)
 
 
 def _share(data: Data, value: float) -> str:
