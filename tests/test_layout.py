@@ -95,6 +95,17 @@ ALLOWED = {
     "scattering_bounds": set(),
     "scattering": {"banks", "frames", "scattering_bounds", "scattering_layers", "scattering_paths"},
     "scattering_features": {"frames", "scattering", "scattering_layers", "scattering_paths", "selection"},
+    "proofs": {"certify", "convex", "data", "hardnet", "storage"},
+    "svg": set(),
+    "compare_run": {
+        *("certify", "data", "diagnostics", "engine", "fit", "freeze", "hard_layers", "hardnet", "methods", "nets"),
+        *("parts", "proofs", "report", "run_folder", "simplify", "storage"),
+    },
+    "compare": {
+        *("compare_report", "compare_run", "data", "diagnostics", "fit", "nets", "report", "storage"),
+    },
+    "compare_plots": {"compare", "report", "svg"},
+    "compare_report": {"compare", "compare_plots", "compare_run"},
     "run_folder": {"hardnet", "report", "storage", "version"},
     "hyperparameters": set(),
     "tabular": {"grid"},

@@ -22,6 +22,7 @@ from hardstep.certify.certificate import Verdict
 from hardstep.certify.overflow import NoOverflow
 from hardstep.choices import kebab, parse, usual_sweeps
 from hardstep.commands import Export, Simplify, Summary, load_hardnet
+from hardstep.compare_command import Compare
 from hardstep.data import Data
 from hardstep.fit import Method, fit, score
 from hardstep.freeze import as_torch, freeze
@@ -243,11 +244,15 @@ def _dispatch(arguments: list[str], console: Console) -> int:
             return parse_train(rest).run(console, rest, folder)
         train = parse_train(rest)
         return train.run(console, rest, train.folder)
+    if command == "compare":
+        return parse(Compare(), rest, "hardstep compare").run(console, rest)
     kinds: tuple[type[Command], ...] = (Summary, Simplify, Export, Verify, Certify)
     for kind in kinds:
         if command == kebab(kind):
             return tyro.cli(kind, args=rest, prog=f"hardstep {command}").print(console)
-    text = "\n".join(f"  hardstep {kebab(kind):9}{(kind.__doc__ or '').splitlines()[0]}" for kind in (Train, *kinds))
+    text = "\n".join(
+        f"  hardstep {kebab(kind):9}{(kind.__doc__ or '').splitlines()[0]}" for kind in (Train, Compare, *kinds)
+    )
     known = command in ("-h", "--help")
     out = console if known else Console(stderr=True)
     if not known:

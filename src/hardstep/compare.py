@@ -163,7 +163,7 @@ def compare(
     data
         The data, one split for all seeds; or a name or path, split anew by every seed.
     net
-        Recipe of the network, called with the shape of a sample, the number of outputs and the seed; by default `MLP()`.
+        Recipe of the network, called with the shape of a sample, the number of outputs and the seed; `MLP()` if None.
     sweeps
         Of `fit`.
     seeds
@@ -301,9 +301,7 @@ def _facts(task: Task, data: Data, net: nn.Module, seeds: int, jobs: int) -> dic
     """Return what all runs have in common, as text."""
     parts = {"training": data.train, "validation": data.val, "test": data.test}
     kinds = f"{data.outputs} classes" if data.classification else f"{data.outputs} number targets"
-    widths = [
-        tuple(value.shape) for name, value in net.named_parameters() if name.endswith("weight") and value.ndim > 1
-    ]
+    weights = [tuple(value.shape) for value in net.parameters() if value.ndim > 1]
     judged = "test" if data.test is not None else "validation" if data.val is not None else "training"
     return {
         "data": data.name,

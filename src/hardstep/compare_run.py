@@ -211,7 +211,7 @@ def _proofs(hard: HardNet, data: Data, folder: Path) -> Iterator[Proof]:
 
 
 def _warm_up() -> None:
-    """Train two units: what torch loads at the first training of a process is not of the run that happens to be first."""
+    """Train two units: what torch loads at the first training of a process is not of the run that comes first."""
     x = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)
     corners = from_arrays(x, np.array([0, 1, 1, 0]), val_share=0.0, test_share=0.0)
     fit(mlp(2, 2, 2), corners, GradientDescent(batch_size=4), sweeps=1, progress=False)
