@@ -257,8 +257,9 @@ def _compared(
 
 def _begin(task: Task, work: Sequence[_Job]) -> None:
     """Write down what each run is of; refuse folders that hold runs of something else."""
+    common = {seed: task.identity(seed) for seed in {job.seed for job in work}}
     for job in work:
-        path, identity = job.folder / IDENTITY, task.identity(job.method, job.seed)
+        path, identity = job.folder / IDENTITY, {"method": repr(job.method), **common[job.seed]}
         if path.is_file():
             before = read_json(path)
             differing = [

@@ -60,7 +60,7 @@ def learning(comparison: Comparison) -> str:
     longest = max((len(records) for runs in named.values() for records in runs), default=0)
     if not longest:
         return ""
-    across = Axis("sweep", min(1, longest - 1), longest)
+    across = Axis("sweep", float(min(1, longest - 1)), float(longest))
     ups = _score_axis(score, list(scores.values()), comparison), _axis(flipped, list(flips.values()), percent=True)
     both = [
         f'<div class="panel">{curve_plot(list(curves.values()), across, up, height=280.0)}</div>'
@@ -132,12 +132,12 @@ def _plots(
 
 def _curve(series: int, name: str, runs: Sequence[Sequence[Record]], measure: Measure) -> Curve | None:
     """Return mean, least and greatest value over the runs, sweep by sweep; None where nothing was measured."""
-    columns: dict[int, list[float]] = {}
+    columns: dict[float, list[float]] = {}
     for records in runs:
         for record in records:
             value = measure(record)
             if value is not None:
-                columns.setdefault(record.sweep + 1, []).append(value)
+                columns.setdefault(record.sweep + 1.0, []).append(float(value))
     if not columns:
         return None
     xs = sorted(columns)
@@ -166,7 +166,7 @@ def section(place: str, title: str, text: str) -> str:
 def key(comparison: Comparison, name: str) -> str:
     """Return the marker of a method, as large as a letter."""
     i = comparison.names.index(name)
-    return f'<svg class="key s{i % 7}" viewBox="0 0 16 16" aria-hidden="true">{marker(i, 8, 8, 5.5)}</svg>'
+    return f'<svg class="key s{i % 7}" viewBox="0 0 16 16" aria-hidden="true">{marker(i, 8.0, 8.0, 5.5)}</svg>'
 
 
 def legend(comparison: Comparison) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from hardstep import data as data_module
@@ -109,11 +110,10 @@ class Task:
         data = self.data if isinstance(self.data, Data) else data_module.load(self.data, seed=seed)
         return data, self.net(data.shape, data.outputs, seed)
 
-    def identity(self, method: Method[Any], seed: int) -> dict[str, Any]:
-        """Return what a run's result depends on: a finished run is that of the same identity only."""
+    def identity(self, seed: int) -> dict[str, Any]:
+        """Return what the result of a seed depends on beside the method."""
         data, net = self.load(seed)
         return {
-            "method": repr(method),
             "data": f"{data.name}, {len(data.train)} x {data.shape} -> {data.outputs}, {_digest(data)}",
             "net": repr(net),
             "seed": seed,
@@ -141,7 +141,7 @@ def train_run(task: Task, name: str, method: Method[Any], seed: int, folder: Pat
         torch.set_num_threads(threads)
 
 
-def run_times(folder: Path, x: np.ndarray[Any, Any], *, seconds: float = 0.05) -> dict[str, float]:
+def run_times(folder: Path, x: NDArray[Any], *, seconds: float = 0.05) -> dict[str, float]:
     """Return the CPU microseconds a sample that the frozen network of a run takes, one by one and in batches of 256.
 
     Parameters
@@ -244,7 +244,7 @@ def _resident(name: str) -> int:
     return 1024 * int(next(line.split()[1] for line in lines if line.startswith(f"{name}:")))
 
 
-def _microseconds(engine: Engine, x: np.ndarray[Any, Any], seconds: float) -> float:
+def _microseconds(engine: Engine, x: NDArray[Any], seconds: float) -> float:
     """Return the median over five rounds of the CPU time of a sample: beside it others may run."""
     codes = engine.hard.codes(x)
     engine(codes)
