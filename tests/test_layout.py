@@ -61,13 +61,13 @@ ALLOWED = {
     "report": {"storage", "version"},
     "progress": {"report"},
     "ranks": set(),
-    "fit": {"checkpoint", "data", "parts", "progress", "ranks", "report", *LEFT},
+    "fit": {"checkpoint", "data", "diagnostics", "parts", "progress", "ranks", "report", *LEFT},
     "chain": {"step"},
     "flips": {"chain", "cuts", "step"},
     "target_diagnostics": {"certify", "cuts", "diagnostics", "flips", "parts", *LEFT},
     "pruning": {"chain", "closed_form", "data", "parts"},
     "units": {"chain", "step"},
-    "diagnostics": {"parts", "units"},
+    "diagnostics": {"parts", "step", "units"},
     "methods": {
         *(
             "methods",
@@ -95,6 +95,17 @@ ALLOWED = {
     "scattering_bounds": set(),
     "scattering": {"banks", "frames", "scattering_bounds", "scattering_layers", "scattering_paths"},
     "scattering_features": {"frames", "scattering", "scattering_layers", "scattering_paths", "selection"},
+    "proofs": {"certify", "convex", "data", "hardnet", "storage"},
+    "svg": set(),
+    "compare_run": {
+        *("certify", "data", "diagnostics", "engine", "fit", "freeze", "hard_layers", "hardnet", "methods", "nets"),
+        *("parts", "proofs", "report", "run_folder", "simplify", "storage"),
+    },
+    "compare": {
+        *("compare_report", "compare_run", "data", "diagnostics", "fit", "nets", "report", "storage"),
+    },
+    "compare_plots": {"compare", "report", "svg"},
+    "compare_report": {"compare", "compare_plots", "compare_run"},
     "run_folder": {"hardnet", "report", "storage", "version"},
     "hyperparameters": set(),
     "tabular": {"grid"},
@@ -109,7 +120,7 @@ ALLOWED = {
         *("storage", "version"),
     },
 }
-ANYTHING = {"cli", "commands", "__main__", "__init__"}
+ANYTHING = {"choices", "cli", "commands", "compare_command", "__main__", "__init__"}
 
 
 def imported(path: Path) -> set[str]:

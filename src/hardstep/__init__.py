@@ -16,7 +16,10 @@ class _Package(ModuleType):
     """Keep `hardstep.fit` the function: importing the file of the same name would put the module in its place."""
 
     def __setattr__(self, name: str, value: object) -> None:
-        if not (isinstance(value, ModuleType) and name in ("fit", "freeze", "shrink", "simplify", "step", "verify")):
+        if not (
+            isinstance(value, ModuleType)
+            and name in ("compare", "fit", "freeze", "shrink", "simplify", "step", "verify")
+        ):
             super().__setattr__(name, value)
 
 

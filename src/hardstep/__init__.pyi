@@ -2,6 +2,7 @@ from . import data as data
 from . import nets as nets
 from . import recipes as recipes
 from .cardinality import Cardinality
+from .compare import Comparison, compare
 from .convex.corrections import Correction, GroupLasso, Ridge
 from .convex.oracle_ascent import BatchedAscent
 from .convex.sliding import Sliding
@@ -126,6 +127,7 @@ __all__ = [
     "ColumnNorm",
     "Columns",
     "ColumnsL20",
+    "Comparison",
     "Constant",
     "ConvexTraining",
     "Correction",
@@ -229,6 +231,7 @@ __all__ = [
     "Work",
     "__version__",
     "biorthogonal",
+    "compare",
     "data",
     "dead_rates",
     "diagnose_targets",

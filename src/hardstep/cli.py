@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-import re
 import sys
 import time
-import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from inspect import isabstract
-from io import BytesIO
 from pathlib import Path
-from types import UnionType
 from typing import Any
 
 import numpy as np
@@ -26,43 +20,22 @@ from torch import nn
 from hardstep import data as data_module
 from hardstep.bench.command import Bench
 from hardstep.certify.certificate import Verdict
-from hardstep.certify.optimality import Optimality, read_units
 from hardstep.certify.overflow import NoOverflow
+from hardstep.choices import kebab, parse, usual_sweeps
 from hardstep.commands import Export, Simplify, Summary, load_hardnet
-from hardstep.convex.data_terms import Multinomial, Squared
+from hardstep.compare_command import Compare
 from hardstep.data import Data
 from hardstep.fit import Method, fit, score
-from hardstep.freeze import freeze
+from hardstep.freeze import as_torch, freeze
 from hardstep.hardnet import HardNet
-from hardstep.methods.bcd import BCD
-from hardstep.methods.convex import ConvexTraining
 from hardstep.methods.gradient import GradientDescent
-from hardstep.methods.layer_targets import TargetProp
-from hardstep.methods.magnitude import MagnitudePruning
-from hardstep.methods.margin_bcd import MarginBCD
-from hardstep.methods.random_features import RandomFeatures
-from hardstep.methods.splitting import Splitting
-from hardstep.methods.target_prop import ExactTargetProp
 from hardstep.nets import MLP, AlexNet, ConvNet4, ConvNet8, ResNet18
+from hardstep.proofs import prove_optimality
 from hardstep.ranks import launched_fabric
-from hardstep.rules import BackwardRule
 from hardstep.run_folder import RunFolder
-from hardstep.storage import write_bytes
 from hardstep.verify import verify
 
-__all__ = ["Certify", "Train", "Verify", "main"]
-
-METHODS = (
-    GradientDescent,
-    BCD,
-    ConvexTraining,
-    ExactTargetProp,
-    MagnitudePruning,
-    MarginBCD,
-    RandomFeatures,
-    Splitting,
-    TargetProp,
-)  # importing a method is what makes it known here
+__all__ = ["Certify", "Train", "Verify", "as_torch", "main"]
 
 
 @dataclass(frozen=True)
@@ -108,7 +81,7 @@ class Train:
 
     def budget(self, data: Data) -> int:
         """Return the number of sweeps."""
-        return int(np.clip(round(540_000 / len(data.train)), 10, 100)) if self.sweeps is None else self.sweeps
+        return usual_sweeps(len(data.train)) if self.sweeps is None else self.sweeps
 
     @property
     def folder(self) -> RunFolder:
@@ -239,19 +212,14 @@ class Certify:
         folder = RunFolder(self.run)
         data, _ = parse_train(folder.arguments()).load()
         hard = load_hardnet(self.run)
-        x, y = (part.numpy() for part in data.train.take(list(range(min(self.rows, len(data.train))))))
-        term = Multinomial(data.outputs) if data.classification else Squared()
-        best = Optimality(x, y, self.beta * len(x), term, gap=self.gap, layers=self.layers)
-        found = {"overflow": NoOverflow(self.bits).certify(hard), "optimality": best.certify(hard)}
+        overflow = NoOverflow(self.bits).certify(hard)
+        overflow.save(self.run / "overflow.safetensors")
+        best = prove_optimality(hard, data, self.run, beta=self.beta, gap=self.gap, layers=self.layers, rows=self.rows)
+        found = {"overflow": overflow, "optimality": best}
         for name, certificate in found.items():
             path = self.run / f"{name}.safetensors"
-            certificate.save(path)
             console.print(f"{certificate.verdict.name:8}{certificate.claim}", highlight=False, soft_wrap=True)
             console.print(f"        written to {path}", style="dim", highlight=False, soft_wrap=True)
-        codes = read_units(hard, x, layers=self.layers)[0]
-        buffer = BytesIO()
-        np.savez(buffer, x=codes, y=y)
-        write_bytes(self.run / "optimality.npz", buffer.getvalue())
         return 1 if any(certificate.verdict is Verdict.REFUTED for certificate in found.values()) else 0
 
 
@@ -277,11 +245,15 @@ def _dispatch(arguments: list[str], console: Console) -> int:
             return parse_train(rest).run(console, rest, folder)
         train = parse_train(rest)
         return train.run(console, rest, train.folder)
+    if command == "compare":
+        return parse(Compare(), rest, "hardstep compare").run(console, rest)
     kinds: tuple[type[Command], ...] = (Summary, Simplify, Export, Verify, Certify, Bench)
     for kind in kinds:
         if command == kebab(kind):
             return tyro.cli(kind, args=rest, prog=f"hardstep {command}").print(console)
-    text = "\n".join(f"  hardstep {kebab(kind):9}{(kind.__doc__ or '').splitlines()[0]}" for kind in (Train, *kinds))
+    text = "\n".join(
+        f"  hardstep {kebab(kind):9}{(kind.__doc__ or '').splitlines()[0]}" for kind in (Train, Compare, *kinds)
+    )
     known = command in ("-h", "--help")
     out = console if known else Console(stderr=True)
     if not known:
@@ -291,81 +263,8 @@ def _dispatch(arguments: list[str], console: Console) -> int:
 
 
 def parse_train(arguments: list[str]) -> Train:
-    """Read the command line of `train`: choose classes by name first, then let tyro read their fields."""
-    default, rest, chosen = Train(), [], list(arguments)
-    while chosen:
-        token = chosen.pop(0)
-        path, _, value = token.removeprefix("--").replace("-", "_").partition("=")
-        choices = _choices(default, path.split(".")) if token.startswith("--") else {}
-        if not choices:
-            rest.append(token)
-            continue
-        name = token.partition("=")[2] if value else (chosen.pop(0) if chosen else "")
-        if name not in choices:
-            raise ValueError(f"{token} takes one of {', '.join(choices)}; got {name!r}")
-        default = _replace(default, path.split("."), choices[name])
-    listed = "\n".join(
-        f"--{p.replace('_', '-')} {{{','.join(_choices(default, p.split('.')))}}}" for p in _paths(default)
-    )
-    text = f"{Train.__doc__}\n\nChosen by name, before their own options:\n{listed}"
-    return tyro.cli(
-        Train, args=rest, default=default, prog="hardstep train", description=text, config=(tyro.conf.AvoidSubcommands,)
-    )
-
-
-def kebab(kind: type) -> str:
-    """Return the command-line name of a class.
-
-    Examples
-    --------
-    >>> kebab(GradientDescent)
-    'gradient-descent'
-    """
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", kind.__name__).lower()
-
-
-def _choices(instance: Any, path: list[str]) -> dict[str, Any]:
-    """Return what a dotted field can be, by command-line name: an instance of each concrete class; {} for a leaf."""
-    for name in path[:-1]:
-        instance = getattr(instance, name, None)
-    if not dataclasses.is_dataclass(instance):
-        return {}
-    declared = typing.get_type_hints(type(instance)).get(path[-1])
-    if isinstance(declared, UnionType):
-        members = [kind for kind in declared.__args__ if dataclasses.is_dataclass(kind) or issubclass(kind, nn.Module)]
-        return {kebab(kind): kind() for kind in members}
-    declared = typing.get_origin(declared) or declared
-    if not (isinstance(declared, type) and isabstract(declared)):
-        return {}
-    choices = {kebab(kind): kind() for kind in _concrete(declared)}
-    if declared is Method:  # a rule stands for gradient descent with it
-        choices |= {kebab(rule): GradientDescent(rule=rule()) for rule in _concrete(BackwardRule)}
-    return choices
-
-
-def _paths(instance: Any, prefix: str = "") -> list[str]:
-    """Return the dotted fields that are chosen by name."""
-    paths = []
-    for item in dataclasses.fields(instance) if dataclasses.is_dataclass(instance) else ():
-        if _choices(instance, [item.name]):
-            paths += [prefix + item.name, *_paths(getattr(instance, item.name), f"{prefix}{item.name}.")]
-    return paths
-
-
-def _concrete(kind: type) -> list[type]:
-    """Return the concrete subclasses that are known, by name: the order of imports means nothing."""
-    found: list[type] = []
-    subclass: type
-    for subclass in kind.__subclasses__():
-        found += _concrete(subclass) if isabstract(subclass) else [subclass]
-    return sorted((each for each in found if each.__module__.startswith("hardstep.")), key=lambda each: each.__name__)
-
-
-def _replace(instance: Any, path: list[str], value: Any) -> Any:
-    """Return a copy of nested frozen dataclasses with one field replaced."""
-    if len(path) > 1:
-        value = _replace(getattr(instance, path[0]), path[1:], value)
-    return dataclasses.replace(instance, **{path[0]: value})
+    """Read the command line of `train`."""
+    return parse(Train(), arguments, "hardstep train")
 
 
 def as_numpy(net: nn.Module, hard: HardNet) -> Callable[[NDArray[Any]], NDArray[Any]]:
@@ -378,11 +277,6 @@ def as_numpy(net: nn.Module, hard: HardNet) -> Callable[[NDArray[Any]], NDArray[
             return np.concatenate([net(rows).numpy() for rows in values.tensor_split(-(-len(values) // 1000))])
 
     return run
-
-
-def as_torch(hard: HardNet) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return a frozen network as a function from inputs to the float network's outputs, in torch."""
-    return lambda x: torch.from_numpy(hard(x.numpy()) * hard.scale)
 
 
 def _share(data: Data, value: float) -> str:

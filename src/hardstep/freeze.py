@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from hardstep.hardnet import HardNet, Rounding
 from hardstep.parts import Part
 from hardstep.step import Sign, Staircase, Step
 
-__all__ = ["freeze"]
+__all__ = ["as_torch", "freeze"]
 
 ROWS = 10_000  # calibration rows that are looked at
 LIMIT = 2**31 - 1  # sums must fit the engine's int32
@@ -74,6 +75,11 @@ def freeze(net: nn.Module, *, calibrate: Part, weight_bits: int = 8) -> HardNet:
     layers, scale = builder.finish()
     hard = HardNet(x.shape[1:], grid, layers, scale)
     return replace(hard, rounding=_rounding(net, hard, x, builder.units))
+
+
+def as_torch(hard: HardNet) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a frozen network as a function from inputs to the float network's outputs, in torch."""
+    return lambda x: torch.from_numpy(hard(x.numpy()) * hard.scale)
 
 
 @dataclass

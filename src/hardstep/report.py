@@ -27,8 +27,8 @@ class Record:
     """One sweep: its objective, the score on the validation part and the seconds the method took.
 
     `score` is the accuracy (classification) or R² (regression) of the network as it stands after the sweep;
-    None without a validation part. `extra` holds what the method itself measured. `admissible` says whether the method
-    may end with this network; where any is, the one kept is among them.
+    None without a validation part. `extra` holds the share of bits that flipped and what the method itself measured.
+    `admissible` says whether the method may end with this network; where any is, the one kept is among them.
     """
 
     sweep: int

@@ -16,10 +16,12 @@ from hardstep.certify.shapes import exhausted
 from hardstep.chain import Affine, chain, half_spaces, with_ones
 from hardstep.fit import Method, Sweep, Work
 from hardstep.methods.target_net import BitNet, Place, Rows, correct, credits
-from hardstep.methods.target_search import Alternate, Flip, LinearPrograms, Proposal, Refit, SplitCredit
+from hardstep.methods.target_search import Alternate, Descents, Flip, LinearPrograms, Proposal, Refit, SplitCredit
 from hardstep.parts import batches
 
 __all__ = ["ExactTargetProp"]
+
+ENTRIES = 2_000_000  # of the linear program of a read-out: some seconds for one proposal
 
 
 @dataclass
@@ -68,7 +70,8 @@ class ExactTargetProp(Method[_State]):
     proposal
         How targets are proposed; by default one in four is a random flip, the others follow the credit.
     refit
-        How units and read-out are fitted. `Descents()` takes thousands of rows; its loss is not exact.
+        How units and read-out are fitted; None takes linear programs where that of the read-out has at most two million
+        entries, else `Descents()`, which takes thousands of rows and whose loss is not exact.
     beam
         So many networks are kept and moved in turn; a new one takes the place of the worst.
     proposals
@@ -99,7 +102,7 @@ class ExactTargetProp(Method[_State]):
     """
 
     proposal: Proposal = field(default_factory=lambda: Alternate(Flip(0.25), SplitCredit(0.5), share=0.25))
-    refit: Refit = field(default_factory=LinearPrograms)
+    refit: Refit | None = None
     beam: int = 1
     proposals: int = 100
     seconds: float | None = None
@@ -129,7 +132,10 @@ class ExactTargetProp(Method[_State]):
                 f"ExactTargetProp takes integer labels, got y of {y.dtype}; for number targets use MarginBCD"
             )
         a = with_ones(x.flatten(1).double())
-        rows = Rows(a[:, :-1].numpy(), y.numpy().astype(np.int64), self.refit)
+        outputs, width = layers[-1].linear.weight.shape
+        affordable = len(y) * (outputs - 1) * outputs * (width + 1) <= ENTRIES
+        refit = self.refit or (LinearPrograms() if affordable else Descents())
+        rows = Rows(a[:, :-1].numpy(), y.numpy().astype(np.int64), refit)
         weights = []
         generator = work.generator("half-spaces")
         for layer in layers[:-1]:
