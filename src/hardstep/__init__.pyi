@@ -17,6 +17,7 @@ from .freeze import freeze
 from .grid import Grid
 from .group_penalties import Columns, Grouped, Layout, Rows, SparseGroupL0, Words
 from .hardnet import HardNet
+from .indicators import StepReading, estimating_error, gradient_stability, read_steps
 from .losses import CrossEntropy, Loss, Squared, SquaredHinge
 from .methods.activate import Activate, Negative, TwoSided
 from .methods.aims import Aim, Flips, Ramp
@@ -212,6 +213,7 @@ __all__ = [
     "Staircase",
     "Step",
     "StepClassifier",
+    "StepReading",
     "StepRegressor",
     "Subsample",
     "Surrogate",
@@ -235,14 +237,17 @@ __all__ = [
     "data",
     "dead_rates",
     "diagnose_targets",
+    "estimating_error",
     "fit",
     "fold_constants",
     "freeze",
+    "gradient_stability",
     "haar",
     "nets",
     "orthogonal_least_squares",
     "prune_units",
     "published_rules",
+    "read_steps",
     "recipes",
     "score",
     "select_per_class",

@@ -83,7 +83,8 @@ def learning(comparison: Comparison) -> str:
         plots = [curve_plot(own, across, ups[0], behind=list(scores.values()))] if own else []
         plots += _plots(i, name, runs, {"objective": _objective}, across)
         plots += _plots(i, name, runs, {flipped: _extra(COMMON)}, across, percent=True)
-        names = sorted({each for records in runs for record in records for each in record.extra} - {COMMON})
+        found = {each for records in runs for record in records for each in record.extra}
+        names = sorted(each for each in found - {COMMON} if "/" not in each)  # not those of single layers
         more = _plots(i, name, runs, {each: _extra(each) for each in names}, across)
         summary = f"{count(len(more), 'indicator')} of its own: {', '.join(names)}".replace("_", " ")
         opened = f"<details><summary>{escape(summary)}</summary>{_grid(more)}</details>" if more else ""

@@ -1,4 +1,4 @@
-"""Diagnostics of a network: how many of its units are dead, and how; which of its bits flip."""
+"""Diagnostics of a network: how many of its units are dead, and how."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Shaped
 from torch import Tensor, nn
 
 from hardstep.parts import Part, batches
-from hardstep.step import Step
 from hardstep.units import Hidden, certified, codes, hidden_layers
 
-__all__ = ["DeadRates", "LayerRates", "aligned", "dead_rates", "flip_rate", "select", "step_bits"]
+__all__ = ["DeadRates", "LayerRates", "aligned", "dead_rates", "select"]
 
 
 @dataclass(frozen=True)
@@ -190,43 +189,6 @@ def dead_rates(
         text = "every input of the grid"
     proved = certified(net, low.to(like.device), high.to(like.device))
     return DeadRates(tuple(tally.rates(*masks) for tally, masks in zip(tallies, proved, strict=True)), text)
-
-
-@torch.no_grad()
-def step_bits(net: nn.Module, x: Float[Tensor, "n ..."], *, batch_size: int = 128) -> list[Bool[Tensor, "_ ..."]]:
-    """Return all bits that the steps of any network put out on some rows, in evaluation mode, call by call.
-
-    Examples
-    --------
-    >>> import hardstep as hs
-    >>> [tuple(bits.shape) for bits in step_bits(hs.nets.mlp(4, 3, 2, 5), torch.zeros(6, 4))]
-    [(6, 3), (6, 2)]
-    """
-    found: list[Tensor] = []
-    steps = [module for module in net.modules() if isinstance(module, Step)]
-    handles = [step.register_forward_hook(lambda *call: found.append(call[-1] > 0)) for step in steps]
-    was_training = net.training
-    net.eval()
-    try:
-        for rows in x.tensor_split(math.ceil(len(x) / batch_size)):
-            net(rows)
-    finally:
-        net.train(was_training)
-        for handle in handles:
-            handle.remove()
-    return found
-
-
-def flip_rate(before: Sequence[Bool[Tensor, "_ ..."]], after: Sequence[Bool[Tensor, "_ ..."]]) -> float:
-    """Return the share of bits that differ between two readings of `step_bits`.
-
-    Examples
-    --------
-    >>> flip_rate([torch.tensor([True, False])], [torch.tensor([True, True])])
-    0.5
-    """
-    flipped = sum(int((old != new).sum()) for old, new in zip(before, after, strict=True))
-    return flipped / max(sum(bits.numel() for bits in after), 1)
 
 
 def select(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from hardstep.checkpoint import load_tree, save_tree
 from hardstep.data import Data
-from hardstep.diagnostics import flip_rate, step_bits
+from hardstep.indicators import StepReading, indicators, read_steps
 from hardstep.parts import Part, batches
 from hardstep.progress import Progress
 from hardstep.ranks import launched_fabric
@@ -28,7 +28,7 @@ from hardstep.step import Step
 __all__ = ["Batch", "Method", "State", "Sweep", "Work", "fit", "score"]
 
 CHECKPOINT = "checkpoint.safetensors"
-PROBE = 512  # rows whose bits are compared from sweep to sweep
+PROBE = 512  # rows on which the steps are read after each sweep
 
 
 @runtime_checkable
@@ -178,8 +178,8 @@ def fit(
     """Train a network of hard steps in place with any method, and report what happened.
 
     After each sweep the network is scored on `data.val`; the best one is kept and is in `net` at the end
-    (the last one where there is no validation part). The test part is not touched. `flip_rate` in each record's
-    `extra` is the share of step outputs, on at most 512 validation rows, that the sweep changed.
+    (the last one where there is no validation part). The test part is not touched. Each
+    record's `extra` has the `indicators` of the steps on at most 512 validation rows: flipped bits, silent units, ...
 
     Parameters
     ----------
@@ -269,13 +269,13 @@ class _Run:
     best: int = -1
     best_net: dict[str, Tensor] = field(default_factory=dict)
     stopped: str = ""
-    bits: list[Tensor] = field(default_factory=list)
+    steps: dict[str, StepReading] = field(default_factory=dict)
 
     def sweep(self, patience: int | None) -> None:
         """Do one sweep, time it, score it, keep the best, decide whether to stop."""
         work, done = self.work, len(self.records)
         work.sweep = done
-        before = self.bits or self._read_bits()
+        before = self.steps or self._read_steps()
         start = time.perf_counter()
         try:
             result = _reseeded(work, "sweep", lambda: self.method.sweep(self.state, work))
@@ -291,8 +291,8 @@ class _Run:
         seconds = time.perf_counter() - start
         val = work.data.val
         value = None if val is None else score(self.net, val, work)
-        self.bits = self._read_bits()
-        extra = {"flip_rate": flip_rate(before, self.bits), **result.extra}
+        self.steps = self._read_steps()
+        extra = {**indicators(before, self.steps), **result.extra}
         self.records.append(Record(done, result.objective, value, seconds, extra, result.admissible))
         if self.best < 0 or self.records[done].rank >= self.records[self.best].rank:
             # of equals the later one; but patience counts from the last real gain
@@ -304,12 +304,12 @@ class _Run:
         if not self.stopped and done + 1 == work.sweeps:
             self.stopped = f"all {work.sweeps} sweeps done"
 
-    def _read_bits(self) -> list[Tensor]:
-        """Return what the steps put out on the first rows of the validation part, or where there is none, of train."""
+    def _read_steps(self) -> dict[str, StepReading]:
+        """Read the steps on the first rows of the validation part, or where there is none, of the training part."""
         data = self.work.data
         part = data.train if data.val is None else data.val
         x, _ = next(batches(part, [torch.arange(min(PROBE, len(part)))]))
-        return step_bits(self.net, x.to(next(self.net.parameters())))
+        return read_steps(self.net, x.to(next(self.net.parameters())))
 
     def _check(self, objective: float) -> None:
         """Raise an error if a sweep ended in numbers that are not finite."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["Record", "Report", "versions"]
+
+LABELLED = 8  # more layers than this have no legend
 
 
 @dataclass(frozen=True)
@@ -124,19 +127,43 @@ class Report:
         write_bytes(path, text.getvalue().encode())
 
     def plot(self) -> Figure:
-        """Draw objective and validation score against the sweeps; needs the extra `plot` (matplotlib)."""
+        """Draw objective, validation score and all that was measured besides, sweep by sweep; needs matplotlib.
+
+        A panel for each name in the records' `extra`: the measure of the whole network, and thin beside it those of its
+        layers ("name/layer").
+        """
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(7.0, 3.2), layout="constrained")
-        left, right = figure.subplots(1, 2)
         sweeps = [record.sweep for record in self.records]
-        left.plot(sweeps, [record.objective for record in self.records], color="tab:blue", marker=".")
-        left.set(xlabel="sweep", ylabel="objective", title=self.method.partition("(")[0])
+        names = list(dict.fromkeys(name.partition("/")[0] for record in self.records for name in record.extra))
+        figure = Figure(figsize=(7.0, 0.4 + 2.4 * (1 + math.ceil(len(names) / 2))), layout="constrained")
+        figure.suptitle(f"{self.method.partition('(')[0]}, {self.data}, seed {self.seed}")
+        objective, score, *panels = figure.subplots(1 + math.ceil(len(names) / 2), 2).flat
+        objective.plot(sweeps, [record.objective for record in self.records], color="tab:blue", marker=".")
+        objective.set(ylabel="objective")
         scores = [np.nan if record.score is None else record.score for record in self.records]
-        right.plot(sweeps, scores, color="tab:orange", marker=".")
-        right.axvline(self.records[self.best].sweep, color="grey", linewidth=0.8, linestyle=":")
-        right.set(xlabel="sweep", ylabel="validation score", title=f"{self.data}, seed {self.seed}")
+        score.plot(sweeps, scores, color="tab:orange", marker=".")
+        score.axvline(self.records[self.best].sweep, color="grey", linewidth=0.8, linestyle=":")
+        score.set(ylabel="validation score")
+        for panel, name in zip(panels, names, strict=False):
+            layers = list(dict.fromkeys(k for r in self.records for k in r.extra if k.startswith(f"{name}/")))
+            for i, key in enumerate(layers):
+                shade = str(0.15 + 0.65 * i / max(len(layers) - 1, 1))
+                panel.plot(sweeps, self._measured(key), color=shade, linewidth=0.8, label=key.partition("/")[2])
+            if any(name in record.extra for record in self.records):
+                panel.plot(sweeps, self._measured(name), color="tab:green", marker=".", label="all")
+            if 0 < len(layers) <= LABELLED:
+                panel.legend(fontsize=7, title="module", title_fontsize=7)
+            panel.set(ylabel=name.replace("_", " "))
+        for panel in panels[len(names) :]:
+            panel.set_axis_off()
+        for panel in (objective, score, *panels):
+            panel.set(xlabel="sweep")
         return figure
+
+    def _measured(self, name: str) -> list[float]:
+        """Return one measurement sweep by sweep, NaN where it was not made."""
+        return [record.extra.get(name, np.nan) for record in self.records]
 
 
 def versions() -> dict[str, str]:

@@ -315,9 +315,9 @@ def test_swish_sign_has_the_published_negative_lobes() -> None:
         (lambda: hs.LeakyBox(leak=-1.0), "the leak is a slope, at least 0 and finite, got -1.0"),
         (lambda: hs.Scaled(hs.ReSTE(), 0.0), "factor must be positive and finite, got 0.0"),
         (lambda: hs.UnitArea(hs.Identity()), "Identity.. has infinite area"),
-        (lambda: hs.Annealed(hs.ReSTE(), hs.Sech2()), "same class can become one another, got ReSTE"),
+        (lambda: hs.Annealed(hs.ReSTE(), hs.Sech2()).at(0.5), "same class can become one another, got ReSTE"),
         (
-            lambda: hs.Annealed(hs.LeakyBox(leak=0.0), hs.LeakyBox(), hs.GeometricPath()),
+            lambda: hs.Annealed(hs.LeakyBox(leak=0.0), hs.LeakyBox(), hs.GeometricPath()).at(0.5),
             "a geometric path needs positive ends, got 0.0 and 0.01",
         ),
     ],

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from math import cos, pi
+from math import cos, nan, pi
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
 from torch import Tensor, nn
 
 from hardstep.fit import Batch, Method, Sweep, Work
+from hardstep.indicators import gradient_stability
 from hardstep.losses import CrossEntropy, Loss
 from hardstep.penalties import NoPenalty, Penalty
 from hardstep.ranks import shared_statistics
@@ -148,11 +149,13 @@ class Drops:
 
 @dataclass
 class Descent:
-    """The network and optimiser as Fabric wraps them, and the plain network behind both."""
+    """The network and optimiser as Fabric wraps them, the plain network behind both, and what is noted of gradients."""
 
     net: nn.Module
     wrapped: _FabricModule
     optimiser: _FabricOptimizer
+    noted: bool = False
+    stability: float = nan
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the optimiser carries."""
@@ -230,13 +233,15 @@ class GradientDescent(Method[Descent]):
                 module.rule = rule
         sums: list[tuple[Tensor, Tensor]] = []
         with shared_statistics(state.net, work.fabric.world_size):
-            for batch in work.batches(self.batch_size, shuffle=True):
+            for batch, last in _marked(work.batches(self.batch_size, shuffle=True)):
+                state.noted = last
                 sums.append(self._update(state, work, batch, around, passes))
         total = torch.stack([torch.stack(pair) for pair in sums]).double().sum(dim=0)
         loss, hits = (work.sum(total) / len(work.data.train)).tolist()
         weights = [weight for weight in state.net.parameters() if weight.ndim > 1]
         penalty = sum(float(self.penalty.value(weight.detach())) for weight in weights)
-        return Sweep(loss + penalty, extra={"train_accuracy": hits} if work.data.classification else {})
+        extra = {"train_accuracy": hits} if work.data.classification else {}
+        return Sweep(loss + penalty, extra=extra | {"gradient_stability": state.stability})
 
     def _update(
         self, state: Descent, work: Work, batch: Batch, around: Around, passes: Passes
@@ -260,6 +265,9 @@ class GradientDescent(Method[Descent]):
 
     def _step(self, state: Descent, lr: float) -> None:
         """Let the optimiser step, then the prox of the penalty."""
+        if state.noted:
+            gradients = (weight.grad for weight in state.net.parameters())
+            state.stability = gradient_stability([grad for grad in gradients if grad is not None])
         state.optimiser.step()
         state.optimiser.zero_grad()
         with torch.no_grad():
@@ -267,3 +275,14 @@ class GradientDescent(Method[Descent]):
                 for weight in group["params"]:
                     if weight.ndim > 1 and (moved := self.penalty.prox(weight, lr)) is not weight:
                         weight.copy_(moved)
+
+
+def _marked(batches: Iterable[Batch]) -> Iterator[tuple[Batch, bool]]:
+    """Yield each batch, and whether it is the last one."""
+    before: Batch | None = None
+    for batch in batches:
+        if before is not None:
+            yield before, False
+        before = batch
+    if before is not None:
+        yield before, True

@@ -206,11 +206,6 @@ class Annealed(BackwardRule):
     path
         How their numbers move.
 
-    Raises
-    ------
-    ValueError
-        If the rules are of different classes, or differ in something that is not a number.
-
     References
     ----------
     Wu et al. 2023 [wu2023], ReSTE; Qin et al. 2020 [qin2020], EDE; Lin et al. 2020 [lin2020], RBNN.
@@ -225,11 +220,8 @@ class Annealed(BackwardRule):
     end: Surrogate = field(default_factory=ReSTE)
     path: LinearPath | CosinePath | GeometricPath = field(default_factory=CosinePath)
 
-    def __post_init__(self) -> None:
-        self.at(0.5)
-
     def at(self, progress: float) -> Surrogate:
-        """Return the rule for this share of the training."""
+        """Return the rule for this share of the training; raise ValueError if the two cannot become one another."""
         super().at(progress)
         rule: Surrogate = _between(self.start, self.end, self.path, progress)
         return rule
