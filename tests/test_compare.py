@@ -54,7 +54,7 @@ def test_every_run_is_measured_and_names_come_from_the_classes(compared: tuple[h
     assert set(found.names) == {"GradientDescent", "RandomFeatures", "MagnitudePruning"}
     for run in found.of("GradientDescent") + found.of("RandomFeatures"):
         assert not run.failed
-        assert run.figures["frozen"] > 0.6
+        assert run.figures["frozen"] > 0.5
         assert run.figures["small_nbytes"] <= run.figures["nbytes"]
         assert run.figures["us_1"] > run.figures["us_256"] > 0
         assert run.report is not None and len(run.report.records) == 3
