@@ -159,7 +159,8 @@ def test_page_fits_a_phone_and_only_tables_scroll(tmp_path: Path) -> None:
         const root = document.documentElement, boxes = [...document.querySelectorAll(".scroll")];
         const wide = [...document.querySelectorAll("body *")].filter(each => !each.closest(".scroll")
             && each.getBoundingClientRect().right > root.clientWidth + 0.5).map(each => each.tagName);
-        const said = [innerWidth, root.scrollWidth - root.clientWidth, boxes.some(box => box.scrollWidth > box.clientWidth), wide];
+        const scrolls = boxes.some(box => box.scrollWidth > box.clientWidth);
+        const said = [innerWidth, root.scrollWidth - root.clientWidth, scrolls, wide];
         parent.postMessage(JSON.stringify(said), "*");
     """
     (tmp_path / "report.html").write_text(with_script(page(comparison(9)), script))
