@@ -64,7 +64,7 @@ class Axis:
         Examples
         --------
         >>> Axis("rows", -0.5, 10.5).ticks()
-        [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]
+        [0.0, 2.5, 5.0, 7.5, 10.0]
         """
         if self.log and self.high / self.low > 8:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
