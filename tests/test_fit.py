@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import hardstep as hs
+from hardstep.diagnostics import flip_rate, step_bits
 from hardstep.fit import Method, Sweep, Work
 
 
@@ -220,3 +221,17 @@ def test_dropout_is_drawn_from_the_seed() -> None:
         torch.manual_seed(turn)
         hs.fit(net, data, hs.GradientDescent(), sweeps=1, progress=False)
     assert torch.equal(nets[0][1].weight, nets[1][1].weight)
+
+
+@pytest.mark.parametrize("activation", [hs.Step(), hs.Sign(), hs.Staircase(3)])
+def test_flip_rate_is_the_share_of_step_outputs_a_sweep_changed(activation: nn.Module, digits: hs.data.Data) -> None:
+    net = hs.nets.MLP(hidden=(20, 10), activation=activation)(digits.shape, digits.outputs)
+    assert digits.val is not None and digits.val.grid is not None
+    x = torch.from_numpy(digits.val.grid.value(digits.val.x.numpy()))
+    before = step_bits(net, x)
+    report = hs.fit(net, digits, hs.GradientDescent(), sweeps=1, progress=False)
+    after = step_bits(net, x)
+    calls = 3 if isinstance(activation, hs.Staircase) else 1
+    assert sum(bits.numel() for bits in after) == len(x) * 30 * calls
+    flipped = sum(int((a ^ b).sum()) for a, b in zip(before, after, strict=True))
+    assert 0 < report.records[0].extra["flip_rate"] == flipped / (len(x) * 30 * calls) == flip_rate(before, after)

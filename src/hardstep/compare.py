@@ -189,7 +189,7 @@ def compare(
     >>> methods = {"ste": hs.GradientDescent(), "random": hs.RandomFeatures()}
     >>> found = compare(methods, "digits", hs.nets.MLP((16,)), sweeps=1, seeds=1, progress=False)
     >>> found.names
-    ('ste', 'random')
+    ('random', 'ste')
     """
     named = methods if isinstance(methods, Mapping) else {type(method).__name__: method for method in methods}
     if not named or len(named) < len(methods):

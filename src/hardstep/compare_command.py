@@ -108,24 +108,19 @@ class Compare:
 def _table(found: Comparison) -> Table:
     """Return the methods, the best one first: means, of the score with the deviation."""
     table = Table(title=f"{found.task['data']}: {found.task['seeds']} seeds, frozen {found.task['score']}")
-    heads = {"small_nbytes": "bytes", "us_1": "µs alone", "seconds": "training s", "memory": "MB", "sparsity": "zeros"}
-    texts = {
-        "memory": lambda value: f"{value / 1e6:.1f}",
-        "sparsity": "{:.1%}".format,
-        "small_nbytes": "{:,.0f}".format,
-    }
-    for head in ("method", f"{found.task['part']} score", "behind", *heads.values()):
-        table.add_column(head, justify="left" if head == "method" else "right", no_wrap=head == "method")
+    heads = {"small_nbytes": "bytes", "us_1": "µs alone", "seconds": "train s"}
+    for head in ("method", f"{found.task['part']}", "behind", *heads.values()):
+        table.add_column(head, justify="left" if head == "method" else "right", no_wrap=True)
     for name in found.names:
         score, behind = found.spread(name, "frozen"), found.behind(name)
         cells = ["-", "-"]
         if score and behind:
             cells = [
                 found.share(score.mean) + ("" if score.sd is None else f" ± {found.share(score.sd)}"),
-                found.share(behind.mean) + ("" if behind.sd is None else f" ± {found.share(behind.sd)}"),
+                found.share(behind.mean),
             ]
         for key in heads:
             spread = found.spread(name, key)
-            cells.append("-" if spread is None else texts.get(key, "{:.1f}".format)(spread.mean))
+            cells.append("-" if spread is None else f"{spread.mean:,.{0 if key == 'small_nbytes' else 1}f}")
         table.add_row(name, *cells)
     return table

@@ -10,7 +10,7 @@ from html import escape
 __all__ = ["Axis", "Curve", "Point", "curve_plot", "marker", "point_plot"]
 
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 420.0, 52.0, 12.0, 12.0, 40.0
-CHARACTER = 6.3  # width of one in a label, about
+CHARACTER = 7.2  # width of one in a label, about
 STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 SHAPES = (  # corners on a circle: how many, turned by how much, every second one drawn in to this share
     (0, 0.0, 1.0),
@@ -64,7 +64,7 @@ class Axis:
         Examples
         --------
         >>> Axis("rows", -0.5, 10.5).ticks()
-        [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]
+        [0.0, 2.5, 5.0, 7.5, 10.0]
         """
         if self.log and self.high / self.low > 8:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
@@ -223,8 +223,9 @@ def _labels(points: Sequence[Point], frame: _Frame) -> list[str]:
             inside = left >= LEFT and left + width <= WIDTH and TOP - 8 <= box[1] <= frame.height - BOTTOM - 13
             if inside and not any(_overlap(box, other) for other in taken):
                 taken.append(box)
-                text = escape(point.label)
-                parts.append(f'<text class="label s{point.series % 7}" x="{left:.1f}" y="{base:.1f}">{text}</text>')
+                end, place = (" end", x - 9) if left == x - 9 - width else ("", left)
+                kind, text = f"label s{point.series % 7}{end}", escape(point.label)
+                parts.append(f'<text class="{kind}" x="{place:.1f}" y="{base:.1f}">{text}</text>')
                 break
     return parts
 
