@@ -21,8 +21,10 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "_site.extension",
 ]
-exclude_patterns = ["_build", "_site", "pictures", "examples/runs", "sg_execution_times.rst", "examples/sg_execution_times.rst"]
+exclude_patterns = ["_build", "_site", "pictures", "examples/runs", "sg_execution_times.rst"]
+exclude_patterns += ["examples/sg_execution_times.rst"]
 default_role = "literal"
+smartquotes = False
 toc_object_entries_show_parents = "hide"
 
 autodoc_member_order = "bysource"

@@ -9,8 +9,8 @@ with the reference before anything is timed. ::
 
     python examples/plot_deploy.py    # writes docs/pictures/deploy.png; 20 seconds on one core
 
-Expected: a quarter of the bytes at 8 bits, a twelfth with half of the units, all within a point (one validation image is
-0.7 points); the engine is more than ten times faster on one image, about three times in batches of 256.
+Expected: a quarter of the bytes at 8 bits, a twelfth with half of the units, all within a point (one validation image
+is 0.7 points); the engine is more than ten times faster on one image, about three times in batches of 256.
 """
 
 from __future__ import annotations

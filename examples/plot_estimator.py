@@ -4,13 +4,13 @@
 ``StepClassifier`` in a pipeline and in a grid search over methods, its half-spaces in the units of the columns, and the
 same integers as C. Left: cross-validated accuracy on the breast cancer data, by method and width, with the standard
 deviation over folds. Right: the petals of the irises; the regions of a network with three hidden units, whose rules
-stand above. The script prints the rules, exports the network as C and, where there is a C compiler,
-checks that the compiled C gives the same scores. ::
+stand above. The script prints the rules, exports the network as C and, where there is a C compiler, checks that
+the compiled C gives the same scores. ::
 
     python examples/plot_estimator.py    # writes docs/pictures/estimator.png; 20 seconds on one core
 
-Expected: gradient descent and block descent above 95 % and level within their spread, half-spaces drawn at random below;
-three half-spaces are nearly enough for the petals.
+Expected: gradient descent and block descent above 95 % and level within their spread, half-spaces drawn at random
+below; three half-spaces are nearly enough for the petals.
 """
 
 from __future__ import annotations

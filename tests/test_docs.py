@@ -38,7 +38,8 @@ def test_code_of_a_page_runs_from_top_to_bottom(
     scope = {"__name__": "a_page_of_the_docs"}
     for match in re.finditer(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
         line = page.read_text()[: match.start(1)].count("\n")
-        exec(compile("\n" * line + match[1], str(page), "exec"), scope)  # an error names the page's own line
+        code = compile("\n" * line + match[1], str(page), "exec", dont_inherit=True)  # an error names the page's line
+        exec(code, scope)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -55,7 +56,7 @@ def test_every_link_of_a_page_leads_to_a_page_and_a_heading(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_line_of_a_page_is_understood(page: Path) -> None:
-    for arguments in re.findall(r"^(?:.*&& )?hardstep train ?(.*?) *(?:#.*)?$", page.read_text(), re.MULTILINE):
+    for arguments in re.findall(r"^(?:.*&& |)hardstep train\b ?(.*?) *(?:#.*)?$", page.read_text(), re.MULTILINE):
         if "--resume" not in arguments:
             cli.parse_train(arguments.split())
 

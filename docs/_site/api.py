@@ -148,16 +148,22 @@ def place() -> dict[str, list[str]]:
                 f"hardstep.{name} is on no page: add its module {module!r} to a topic in docs/_site/api.py"
             )
         placed[pages[module]].append(name)
-    order = {module: (i, j) for i, topic in enumerate(TOPICS) for j, module in enumerate(topic.modules)}
+    order = {module: j for topic in TOPICS for j, module in enumerate(topic.modules)}
     modules = names()
-    return {slug: sorted(found, key=lambda name: order[modules[name]]) for slug, found in placed.items()}
+
+    def key(name: str) -> tuple[int, bool]:
+        return order[modules[name]], not inspect.isabstract(getattr(hs, name))  # what is abstract comes first
+
+    return {slug: sorted(found, key=key) for slug, found in placed.items()}
 
 
 def page(topic: Topic, plots: dict[str, str]) -> str:
     """Return the page of a topic as MyST text; `plots` are pictures by the name they belong to."""
     lines = [f"# {topic.title}", "", topic.text, ""]
     for name in place()[topic.slug]:
-        lines += [*(["```{image} " + plots[name], ":class: plot", "```", ""] if name in plots else []), *_entry(name)]
+        heading, *rest = _entry(name)
+        picture = ["```{image} " + plots[name], f":alt: plot of {name}", ":class: plot", "```", ""]
+        lines += [heading, "", *(picture if name in plots else []), *rest]
     for module in topic.further:
         lines += [f"## `hardstep.{module}`", "", *_directive("automodule", f"hardstep.{module}", ":members:")]
     return "\n".join(lines)
@@ -168,7 +174,9 @@ def _entry(name: str) -> list[str]:
     if inspect.ismodule(value):
         return [f"## `hardstep.{name}`", "", *_directive("automodule", f"hardstep.{name}", ":members:")]
     if inspect.isclass(value):
-        return [f"## {name}", "", *_directive("autoclass", f"hardstep.{name}", ":members:", ":show-inheritance:")]
+        ours = any(base.__module__.startswith("hardstep") for base in value.__bases__)
+        options = [":members:", *([":show-inheritance:"] if ours else [])]
+        return [f"## {name}", "", *_directive("autoclass", f"hardstep.{name}", *options)]
     if inspect.isroutine(value):
         return [f"## {name}", "", *_directive("autofunction", f"hardstep.{name}")]
     text = f"A `{type(value).__name__}`."
