@@ -162,8 +162,10 @@ def page(topic: Topic, plots: dict[str, str]) -> str:
     lines = [f"# {topic.title}", "", topic.text, ""]
     for name in place()[topic.slug]:
         heading, *rest = _entry(name)
-        picture = ["```{image} " + plots[name], f":alt: plot of {name}", ":class: plot", "```", ""]
-        lines += [heading, "", *(picture if name in plots else []), *rest]
+        lines += [heading, ""]
+        if name in plots:
+            lines += ["```{image} " + plots[name], f":alt: plot of {name}", ":class: plot", "```", ""]
+        lines += rest
     for module in topic.further:
         lines += [f"## `hardstep.{module}`", "", *_directive("automodule", f"hardstep.{module}", ":members:")]
     return "\n".join(lines)
