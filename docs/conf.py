@@ -24,7 +24,7 @@ extensions = [
 exclude_patterns = ["_build", "_site", "pictures", "examples/runs", "sg_execution_times.rst"]
 exclude_patterns += ["examples/sg_execution_times.rst"]
 default_role = "literal"
-smartquotes = False
+smartquotes_action = "D"  # dashes only: a prime is no apostrophe
 toc_object_entries_show_parents = "hide"
 
 autodoc_member_order = "bysource"
@@ -43,6 +43,7 @@ sphinx_gallery_conf = {
     "image_scrapers": ("_site.gallery.pictures",),
     "reset_argv": "_site.gallery.small",
     "reset_modules": (),
+    "within_subsection_order": "_site.gallery.Order",
     "download_all_examples": False,
     "show_memory": False,
     "plot_gallery": True,

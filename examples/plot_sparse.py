@@ -1,5 +1,5 @@
-"""Networks of which most weights are 0
-====================================
+"""Networks of mostly zeros
+========================
 
 Accuracy against the share of zeros, and what splitting does sweep by sweep. Left: the digits, 64-256-256-10; each
 penalty with the gradient at the sparse weights handed to the dense ones, and iterative magnitude pruning by layer, at

@@ -33,4 +33,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("autodoc-skip-member", text.foreign)
     app.connect("source-read", text.anchored)
     app.connect("doctree-resolved", text.linked)
+    app.connect("doctree-resolved", text.breakable, priority=600)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

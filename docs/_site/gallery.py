@@ -10,7 +10,7 @@ from sphinx_gallery.scrapers import figure_rst
 
 from _site.small import SMALL
 
-__all__ = ["pictures", "small"]
+__all__ = ["Order", "pictures", "small"]
 
 DOCS = Path(__file__).parents[1]
 
@@ -37,6 +37,16 @@ def pictures(block: Any, script: dict[str, Any], gallery: dict[str, Any]) -> str
         shutil.copy(DOCS / "pictures" / path.name, target)
         shown.append(target)
     return str(figure_rst(shown, gallery["src_dir"]))
+
+
+class Order:
+    """The order of the gallery is that of the list of small sizes."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def __call__(self, script: str) -> int:
+        return list(SMALL).index(Path(script).stem)
 
 
 def _folder(name: str) -> Path:

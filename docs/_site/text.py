@@ -11,7 +11,7 @@ from sphinx.util.nodes import make_refnode
 
 import hardstep as hs
 
-__all__ = ["anchored", "escaped", "foreign", "linked"]
+__all__ = ["anchored", "breakable", "escaped", "foreign", "linked"]
 
 CITATION = re.compile(r"\[([a-z]+\d{4})\]")
 PUBLIC = re.compile(r"(hs\.|hardstep\.(?:\w+\.)*)?([A-Za-z]\w+)(\(.*\))?", re.DOTALL)
@@ -31,6 +31,8 @@ def escaped(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: li
         "\n".join(block) if block and block[0].lstrip().startswith(">>>") else _prose("\n".join(block))
         for block in blocks
     )
+    if what in ("attribute", "data", "property"):
+        text = f": {text}"  # napoleon takes what stands before the first colon for the type: nothing
     lines[:] = text.split("\n")
 
 
@@ -68,6 +70,16 @@ def linked(app: Sphinx, doctree: nodes.document, page: str) -> None:
         entry = objects.get(f"hardstep.{match[2]}")
         if entry is not None:
             node.replace_self(make_refnode(app.builder, page, entry.docname, entry.node_id, node.deepcopy()))
+
+
+def breakable(app: Sphinx, doctree: nodes.document, page: str) -> None:
+    """Let long code in a table break behind its dots, underscores and brackets."""
+    for node in list(doctree.findall(nodes.literal)):
+        if len(node.astext()) > 16 and _within(node, nodes.entry):
+            pieces = [nodes.Text(piece) for piece in re.split(r"(?<=[_.(=:/,])", node.astext()) if piece]
+            node.children = []
+            for piece in pieces:
+                node += [piece, nodes.raw("", "<wbr>", format="html")]
 
 
 def _within(node: nodes.Node, *kinds: type[nodes.Node]) -> bool:
