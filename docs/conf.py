@@ -43,6 +43,7 @@ sphinx_gallery_conf = {
     "image_scrapers": ("_site.gallery.pictures",),
     "reset_argv": "_site.gallery.small",
     "reset_modules": (),
+    "thumbnail_size": (640, 230),
     "within_subsection_order": "_site.gallery.Order",
     "download_all_examples": False,
     "show_memory": False,

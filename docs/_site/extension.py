@@ -34,4 +34,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("source-read", text.anchored)
     app.connect("doctree-resolved", text.linked)
     app.connect("doctree-resolved", text.breakable, priority=600)
+    app.connect("doctree-resolved", text.spread)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

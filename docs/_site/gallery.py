@@ -29,7 +29,8 @@ def pictures(block: Any, script: dict[str, Any], gallery: dict[str, Any]) -> str
     FileNotFoundError
         If it wrote none, or one that docs/pictures lacks.
     """
-    made = sorted(_folder(Path(script["src_file"]).stem).glob("*.png"))
+    name = Path(script["src_file"]).stem
+    made = sorted(_folder(name).glob("*.png"), key=lambda path: (path.stem != name.removeprefix("plot_"), path.name))
     if not made:
         raise FileNotFoundError(f"{script['src_file']} wrote no picture into its --out")
     shown = []

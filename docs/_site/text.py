@@ -11,9 +11,10 @@ from sphinx.util.nodes import make_refnode
 
 import hardstep as hs
 
-__all__ = ["anchored", "breakable", "escaped", "foreign", "linked"]
+__all__ = ["anchored", "breakable", "escaped", "foreign", "linked", "spread"]
 
 CITATION = re.compile(r"\[([a-z]+\d{4})\]")
+BREAKS = re.compile(r"(?<=[_=/,])|(?<=\()(?!\))|(?<=:)(?!:)|(?<=\.)(?=[A-Za-z])")
 PUBLIC = re.compile(r"(hs\.|hardstep\.(?:\w+\.)*)?([A-Za-z]\w+)(\(.*\))?", re.DOTALL)
 
 
@@ -76,10 +77,18 @@ def breakable(app: Sphinx, doctree: nodes.document, page: str) -> None:
     """Let long code in a table break behind its dots, underscores and brackets."""
     for node in list(doctree.findall(nodes.literal)):
         if len(node.astext()) > 16 and _within(node, nodes.entry):
-            pieces = [nodes.Text(piece) for piece in re.split(r"(?<=[_.(=:/,])", node.astext()) if piece]
+            text = node.astext()
+            pieces = [nodes.Text(piece) for piece in BREAKS.split(text) if piece]
             node.children = []
             for piece in pieces:
                 node += [piece, nodes.raw("", "<wbr>", format="html")]
+
+
+def spread(app: Sphinx, doctree: nodes.document, page: str) -> None:
+    """Write the "+-" of a spread as one sign that no line ends beside."""
+    for node in list(doctree.findall(nodes.Text)):
+        if "+-" in node and not _within(node, nodes.literal, nodes.literal_block):
+            node.parent.replace(node, nodes.Text(node.replace(" +- ", "\u00a0±\u00a0").replace('"+-"', '"±"')))
 
 
 def _within(node: nodes.Node, *kinds: type[nodes.Node]) -> bool:
