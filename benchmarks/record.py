@@ -1,12 +1,10 @@
-"""Append results to benchmarks/results/NAME.jsonl, one JSON line a measurement, and summarise them."""
+"""Append results to benchmarks/results/NAME.jsonl, one JSON line a measurement; tables/lines.py reads them."""
 
 from __future__ import annotations
 
 import json
 import platform
-import statistics
 import subprocess
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,13 +13,9 @@ from typing import Any
 from hardstep.data import Data
 from hardstep.parts import Samples
 from hardstep.report import versions
+from tables.lines import RESULTS
 
-RESULTS = Path(__file__).parent / "results"
-
-
-def mean(values: Sequence[float]) -> tuple[float, float]:
-    """Return mean and standard deviation, which is 0 for one value."""
-    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+__all__ = ["RESULTS", "first_rows", "record"]
 
 
 def first_rows(data: Data, rows: int | None) -> Data:

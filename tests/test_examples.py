@@ -13,6 +13,10 @@ from docs._site.small import SMALL
 ROOT = Path(__file__).parents[1]
 COMMANDS = {
     **{f"examples/{name}.py": [*arguments, "--out", "{tmp}"] for name, arguments in SMALL.items()},
+    "benchmarks/quality/surrogates.py": [
+        *("choose", "run", "long", "table", "--net", "tiny", "--seeds", "1", "--rules", "clipped", "EDE"),
+        *("--results", "{tmp}"),
+    ],
     "benchmarks/quality/layer_targets.py": [
         *("choose", "run", "table", "--net", "tiny", "--seeds", "1", "--results", "{tmp}")
     ],
@@ -39,8 +43,7 @@ COMMANDS = {
         *("digits", "--seeds", "1", "--units", "30", "--growth", "2", "--slides", "1", "--results", "{tmp}"),
     ],
     "benchmarks/quality/activate_pruning.py": [
-        *("digits", "--seeds", "1", "--epochs", "1", "--sparsities", "0.9"),
-        *("--plot", "--results", "{tmp}", "--out", "{tmp}"),
+        *("digits", "--seeds", "1", "--epochs", "1", "--sparsities", "0.9", "--results", "{tmp}"),
     ],
     "benchmarks/speed/convex_solvers.py": ["--case", "tiny", "--results", "{tmp}"],
     "benchmarks/quality/convex_authors.py": ["--case", "tiny", "--seeds", "1", "--results", "{tmp}"],
@@ -51,13 +54,11 @@ COMMANDS = {
     "benchmarks/quality/target_prop_exact.py": ["--case", "tiny", "--seeds", "1", "--results", "{tmp}"],
 }
 MODULES = {
+    *(str(path.relative_to(ROOT)) for path in (ROOT / "benchmarks" / "tables").glob("*.py")),
     "benchmarks/record.py",
+    "benchmarks/report.py",  # test_results.py runs it
     "benchmarks/quality/interior_point.py",
-    "benchmarks/speed/cases.py",
-    "benchmarks/speed/peer_bits.py",
-    "benchmarks/speed/peer_bytes.py",
     "benchmarks/speed/peer_convex.py",
-    "benchmarks/speed/timing.py",
 }
 
 

@@ -27,7 +27,7 @@ ALLOWED = {
     "storage": set(),
     "grid": set(),
     "formats": set(),
-    "rules": set(),
+    "rules": {"rules"},
     "losses": set(),
     "penalties": set(),
     "cardinality": {"penalties"},
@@ -104,6 +104,10 @@ ALLOWED = {
         *("parts", "readable", "report", "storage", "tabular"),
     },
     "estimator": {"estimator_core", "fit", "losses", "methods"},
+    "bench": {
+        *("bench", "bits", "commands", "engine", "export", "grid", "hard_layers", "hardnet", "lowered", "report"),
+        *("storage", "version"),
+    },
 }
 ANYTHING = {"cli", "commands", "__main__", "__init__"}
 

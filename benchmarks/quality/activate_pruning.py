@@ -2,7 +2,7 @@
 
     python benchmarks/quality/activate_pruning.py digits [--seeds 5]
     python benchmarks/quality/activate_pruning.py fashion-mnist [--seeds 5]   # 25 minutes on a core; HARDSTEP_DATA set
-    python benchmarks/quality/activate_pruning.py fashion-mnist --seeds 0 --plot    # draws what is recorded
+    python benchmarks/quality/activate_pruning.py fashion-mnist --seeds 0           # the table of what is recorded
 
 The base pruner is global magnitude in four rounds with rewinding (lottery tickets). On top of it AP as published, where
 a tenth of each round's removals are the negative weights that moved least, and the two-sided form. All three share
@@ -17,16 +17,11 @@ same sparsity, no unit is dead, the base pruner is better, and nothing is gained
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
 import sys
 import time
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 from torch import nn
 
 import hardstep as hs
@@ -34,14 +29,13 @@ from hardstep.parts import Samples
 from hardstep.ranks import launched_fabric
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import RESULTS, mean, record
+from record import RESULTS, record
+from tables import activate_pruning
 
 VALIDATION = {"digits": 0.1, "fashion-mnist": 5 / 6}
 EPOCHS = {"digits": 10, "fashion-mnist": 3}
 SPARSITIES = (0.8, 0.9, 0.95, 0.98)
 ROUNDS = 4
-PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
-COLOURS = {"base": "black", "negative": "tab:orange", "two-sided": "tab:blue"}
 
 
 def network(kind: str, data: hs.data.Data, *, norm: bool, seed: int) -> nn.Sequential:
@@ -109,75 +103,6 @@ def run(options: argparse.Namespace, seed: int) -> None:
                 )
 
 
-def recorded(options: argparse.Namespace) -> dict[tuple[str, str, float], dict[int, dict[str, Any]]]:
-    """Return the lines of these settings, by kind, pruner and sparsity, then by seed; of equal ones the last."""
-    found: dict[tuple[str, str, float], dict[int, dict[str, Any]]] = defaultdict(dict)
-    for text in (options.results / "activate_pruning.jsonl").read_text().splitlines():
-        line = json.loads(text)
-        wanted = {"data": options.data, "norm": not options.no_norm, "share": options.share}
-        scoped = not line["sparsity"] or options.layer_wise == ("scope=LayerWise()" in line["method"])
-        if scoped and all(line[name] == value for name, value in wanted.items()):
-            found[line["kind"], line["pruner"], line["sparsity"]][line["seed"]] = line
-    return found
-
-
-def table(options: argparse.Namespace) -> None:
-    """Print accuracy, the paired difference to the base pruner, and the rates."""
-    lines = recorded(options)
-    part = "validation" if options.validation else "test"
-    for (kind, pruner, sparsity), seeds in sorted(lines.items()):
-        accuracy, spread = mean([line[part] for line in seeds.values()])
-        base = lines[kind, "base", sparsity]
-        gains = [100 * (line[part] - base[seed][part]) for seed, line in seeds.items() if seed in base]
-        rates = "  ".join(
-            f"{name} {statistics.mean(line[name] for line in seeds.values()):.1%}"
-            for name in ("total", "dynamic", "dead")
-        )
-        print(
-            f"{kind} {sparsity:4.0%} {pruner:10} {accuracy:.4f} +- {spread:.4f}  paired "
-            "{:+.2f} +- {:.2f} points  ".format(*mean(gains))
-            + f"{rates}  ({len(seeds)} seeds)"
-        )
-
-
-def draw(options: argparse.Namespace, path: Path) -> None:
-    """Draw the gain over the base pruner, and the rates of silent and of dead units, against the sparsity."""
-    lines = recorded(options)
-    kinds = sorted({kind for kind, _, _ in lines})
-    figure = Figure(figsize=(10.5, 2.9 * len(kinds)), layout="constrained")
-    for row, kind in zip(figure.subplots(len(kinds), 3, squeeze=False), kinds, strict=True):
-        sparsities = sorted({sparsity for other, _, sparsity in lines if other == kind and sparsity})
-        places = range(len(sparsities))
-        for pruner, colour in COLOURS.items():
-            cells = [lines[kind, pruner, sparsity] for sparsity in sparsities]
-            base = [lines[kind, "base", sparsity] for sparsity in sparsities]
-            gains = [
-                mean([100 * (line["test"] - other[seed]["test"]) for seed, line in cell.items() if seed in other])
-                for cell, other in zip(cells, base, strict=True)
-            ]
-            middle, spread = zip(*gains, strict=True)
-            row[0].errorbar(places, middle, yerr=spread, color=colour, label=pruner, marker=".", capsize=2)
-            row[1].plot(
-                places, [mean([line["total"] for line in c.values()])[0] for c in cells], color=colour, marker="."
-            )
-            shares = [mean([line["dynamic"] for line in c.values()])[0] for c in cells]
-            row[1].plot(places, shares, color=colour, linestyle=":", marker=".")
-            row[2].plot(
-                places, [mean([line["dead"] for line in c.values()])[0] for c in cells], color=colour, marker="."
-            )
-        row[0].set(ylabel=f"{kind} network", title="gain in test accuracy, points")
-        row[1].set(title="silent units: total, dynamic dotted", ylim=(0.3, 0.6))
-        row[2].set(title="dead hidden units")
-        for axis in row[1:]:
-            axis.yaxis.set_major_formatter(PercentFormatter(1))
-        for axis in row:
-            axis.set_xlabel("zeros")
-            axis.set_xticks(places, [f"{sparsity:.0%}" for sparsity in sparsities])
-        row[0].legend(fontsize=7)
-    path.mkdir(exist_ok=True)
-    figure.savefig(path / "activate_pruning.png", dpi=150)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", choices=list(VALIDATION))
@@ -190,15 +115,15 @@ def main() -> None:
     parser.add_argument("--no-norm", action="store_true", help="without batch normalisation")
     parser.add_argument("--layer-wise", action="store_true", help="every layer gets the same sparsity")
     parser.add_argument("--validation", action="store_true", help="do not look at the test part")
-    parser.add_argument("--plot", action="store_true", help="draw all that is recorded for these settings")
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--out", type=Path, default=PICTURES)
     options = parser.parse_args()
     for seed in range(options.first, options.first + options.seeds):
         run(options, seed)
-    table(options)
-    if options.plot:
-        draw(options, options.out)
+    norm, share = not options.no_norm, options.share
+    cells = activate_pruning.recorded(
+        options.results, options.data, norm=norm, share=share, layer_wise=options.layer_wise
+    )
+    print(activate_pruning.table(cells, "validation" if options.validation else "test"))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ from torch import nn
 import hardstep as hs
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import RESULTS, mean, record
+from record import RESULTS, record
+from tables import bcd
 
 SHAPES = {
     "digits": [(width,) * depth for width in (50, 200) for depth in (1, 2, 3)],
@@ -49,10 +50,9 @@ class Run:
     report: hs.Report
     settings: dict[str, Any]
 
-    def score(self, results: Path) -> float:
+    def score(self, results: Path) -> None:
         """Look at the test part, once; write the line."""
         assert self.data.test is not None
-        test = hs.score(self.net, self.data.test)
         train = self.report.records[self.report.best].extra["train_accuracy"]
         record(
             results,
@@ -62,10 +62,9 @@ class Run:
             **self.settings,
             validation=self.report.score,
             train=train,
-            test=test,
+            test=hs.score(self.net, self.data.test),
             seconds=round(self.report.seconds, 1),
         )
-        return test
 
 
 def train(
@@ -125,9 +124,10 @@ def main() -> None:
         if options.depth not in (0, len(hidden)):
             continue
         seeds = range(options.first, options.first + options.seeds)
-        for name, runs in compare(options.data, hidden, seeds, options.sweeps).items():
-            tests = [run.score(options.results) for run in runs]
-            print(f"{options.data} {hidden} {name:30s}", "{:.4f} +- {:.4f}".format(*mean(tests)), flush=True)
+        for runs in compare(options.data, hidden, seeds, options.sweeps).values():
+            for run in runs:
+                run.score(options.results)
+    print(bcd.digits(options.results) if options.data == "digits" else bcd.fashion(options.results))
 
 
 if __name__ == "__main__":

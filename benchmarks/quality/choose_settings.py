@@ -16,7 +16,9 @@ import hardstep as hs
 from hardstep.cli import Train
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import RESULTS, mean, record
+from record import RESULTS, record
+from tables.choose_settings import validation
+from tables.lines import mean
 
 CANDIDATES = [
     hs.GradientDescent(rule=rule, loss=hs.CrossEntropy(smoothing=smoothing), optimiser=hs.Adam(lr=lr))
@@ -58,6 +60,7 @@ def main() -> None:
             validation=round(mean(scores)[0], 4),
             sd=round(mean(scores)[1], 4),
         )
+    print(validation(options.results))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ baselines by cross-validation, the rate of the straight-through network by a fif
 
 For d = 5 to 20 the oracle is a heuristic: lower objectives, but no certificate; the lower bound given is that of the
 complete arrangement. In the plane the sweep is exact and the network's certificate is made (`verdict`). Seconds are
-CPU seconds of one thread. A line a seed and method, then the means; about an hour on one core for all.
+CPU seconds of one thread. A line a seed and method; about an hour on one core for all.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ from hardstep.convex.shattered import shattered
 from hardstep.convex.solvers import solve
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import RESULTS, mean, record
+from record import RESULTS, record
+from tables import convex_authors
 
 Array = NDArray[Any]
 TEST, TOL = 2000, 1e-6
@@ -260,11 +261,6 @@ def equal(seed: int, peer: str) -> dict[str, dict[str, Any]]:
     return ({"authors, interior point": published} if published else {}) | {"solve, same patterns": mine}
 
 
-def spread(values: list[float]) -> str:
-    """Return mean and standard deviation."""
-    return "{:.4f} +- {:.4f}".format(*mean(values))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--case", nargs="+", choices=list(CASES), default=list(CASES)[:-1])
@@ -275,25 +271,12 @@ def main() -> None:
     fabric = Fabric(accelerator="cpu", devices=1, precision="64-true")
     fabric.launch()
     for name in options.case:
-        every: dict[str, list[dict[str, Any]]] = {}
         for seed in range(options.seeds):
             found = equal(seed, options.peer) if name == "equal" else compare(name, seed, options.peer, fabric)
             for method, values in found.items():
-                every.setdefault(method, []).append(values)
                 rounded = {key: round(value, 6) if isinstance(value, float) else value for key, value in values.items()}
                 record(options.results, "convex_authors", case=name, seed=seed, method=method, **rounded)
-        objective = {m: [run["objective"] for run in runs] for m, runs in every.items() if "objective" in runs[0]}
-        summary = {
-            m: {k: spread([run[k] for run in runs]) for k in ("objective", "test", "cpu_seconds") if k in runs[0]}
-            for m, runs in every.items()
-        }
-        mine = objective.get("ConvexTraining", [])
-        ratios = {
-            m: spread([a / b for a, b in zip(mine, theirs, strict=True)]) for m, theirs in objective.items() if mine
-        }
-        record(
-            options.results, "convex_authors", case=name, seeds=options.seeds, summary=summary, objective_ratio=ratios
-        )
+    print(convex_authors.compared(options.results, tuple(case for case in options.case if case != "equal")))
 
 
 if __name__ == "__main__":

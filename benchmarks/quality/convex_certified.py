@@ -34,6 +34,7 @@ from hardstep.convex.oracles import Oracle
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import RESULTS, record
+from tables.convex_certified import optima
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ def main() -> None:
                 certify_seconds=round(certify_seconds, 2),
                 check_seconds=round(check_seconds, 2),
             )
+    print(optima(options.results, tuple(options.case)))
 
 
 if __name__ == "__main__":

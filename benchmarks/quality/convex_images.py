@@ -34,7 +34,8 @@ from hardstep.methods.convex_parts import data_term
 from hardstep.parts import batches
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import RESULTS, mean, record
+from record import RESULTS, record
+from tables import convex_images
 
 RIDGES = (1e-3, 3e-3, 1e-2, 3e-2)
 Scores = dict[str, float]
@@ -138,7 +139,6 @@ def main() -> None:
     for name, (run, hidden) in lines.items():
         if options.only and name not in options.only:
             continue
-        tests = []
         for seed in range(options.first, options.first + options.seeds):
             data = hs.data.load(options.data, seed=seed)
             start, cpu = time.perf_counter(), time.process_time()
@@ -158,8 +158,7 @@ def main() -> None:
                 **scores,
                 **spent,
             )
-            tests.append(scores["test"])
-        print(f"{options.data} {name:30s}", "{:.4f} +- {:.4f}".format(*mean(tests)), flush=True)
+    print(convex_images.test(options.results, options.data))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ over the data; a way with more inner steps or a search computes more in a pass. 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -26,7 +25,9 @@ import torch
 import hardstep as hs
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import RESULTS, first_rows, mean, record
+from record import RESULTS, first_rows, record
+from tables import layer_targets
+from tables.lines import NoLinesError, lines
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,6 @@ NETS = {
 }
 ACTIVATIONS = {"step": hs.Step(), "sign": hs.Sign(), "2-bit": hs.Staircase(3)}
 WIDTHS = (1.0, 0.5)
-FUSED = ("soft hinge", "saturated hinge")
 
 
 def ways(net: str) -> dict[str, Callable[[float, float], hs.Method[Any]]]:
@@ -82,7 +82,7 @@ def train(net: Net, activation: str, method: hs.Method[Any], seed: int) -> tuple
 def choose(options: argparse.Namespace) -> None:
     """Train every way at every rate and width on validation data only."""
     net = NETS[options.net]
-    done = {(line["way"], line["lr"], line["width"]) for line in lines(options, "choose")}
+    done = {(line["way"], line["lr"], line["width"]) for line in recorded(options, "choose")}
     for name, make in ways(options.net).items():
         if options.methods and name not in options.methods:
             continue
@@ -101,12 +101,12 @@ def choose(options: argparse.Namespace) -> None:
             )
 
 
-def lines(options: argparse.Namespace, kind: str) -> list[dict[str, Any]]:
+def recorded(options: argparse.Namespace, kind: str) -> list[dict[str, Any]]:
     """Return what is recorded of this kind for the net and activation."""
-    path = options.results / "layer_targets.jsonl"
-    found = [json.loads(text) for text in path.read_text().splitlines()] if path.is_file() else []
-    wanted = {"kind": kind, "net": options.net, "activation": options.activation}
-    return [line for line in found if wanted.items() <= line.items()]
+    try:
+        return lines(options.results, "layer_targets", kind=kind, net=options.net, activation=options.activation)
+    except NoLinesError:
+        return []
 
 
 def write(options: argparse.Namespace, kind: str, **values: Any) -> None:
@@ -115,24 +115,16 @@ def write(options: argparse.Namespace, kind: str, **values: Any) -> None:
     record(options.results, "layer_targets", **named, **values)
 
 
-def best(options: argparse.Namespace, name: str) -> tuple[float, float]:
-    """Return the rate and width that `choose` found best."""
-    tried = [line for line in lines(options, "choose") if line["way"] == name]
-    if not tried:
-        raise SystemExit(f"nothing was chosen for {name!r} of {options.net}, {options.activation}: run choose first")
-    found = max(tried, key=lambda line: sum(line["validation"]))
-    return found["lr"], found["width"]
-
-
 def run(options: argparse.Namespace) -> None:
     """Train every way at its best setting and score the test part once."""
     net = NETS[options.net]
-    done = {(line["way"], line["lr"], line["width"], line["seed"]) for line in lines(options, "run")}
+    done = {(line["way"], line["lr"], line["width"], line["seed"]) for line in recorded(options, "run")}
     for seed in range(options.first, options.first + options.seeds):
         for name, make in ways(options.net).items():
             if options.methods and name not in options.methods:
                 continue
-            lr, width = best(options, name)
+            best = layer_targets.chosen(options.results, options.net, options.activation, name)
+            lr, width = best["lr"], best["width"]
             if (name, lr, width, seed) in done:
                 continue
             report, built, data = train(net, options.activation, make(lr, width), seed)
@@ -155,27 +147,7 @@ def run(options: argparse.Namespace) -> None:
 
 def table(options: argparse.Namespace) -> None:
     """Print accuracy, time, and the paired differences to both fused rules, of the settings that are best now."""
-    for name in ways(options.net):
-        settings = best(options, name)
-        by_seed = {
-            way: {line["seed"]: line for line in lines(options, "run") if match(line, way, best(options, way))}
-            for way in dict.fromkeys((name, *FUSED))
-        }
-        mine = by_seed[name]
-        text = "{:36} {:.4f} +- {:.4f}".format(name, *mean([line["test"] for line in mine.values()]))
-        against = ""
-        for other in (way for way in FUSED if way != name):
-            pairs = [
-                100 * (mine[seed]["test"] - by_seed[other][seed]["test"]) for seed in mine if seed in by_seed[other]
-            ]
-            against += "  {:+.2f} +- {:.2f} against {}".format(*mean(pairs), other)
-        seconds = mean([line["seconds"] for line in mine.values()])[0]
-        print(f"{text}, {len(mine)} seeds, {seconds:.0f} s, lr {settings[0]:g}, width {settings[1]:g}{against}")
-
-
-def match(line: dict[str, Any], way: str, settings: tuple[float, float]) -> bool:
-    """Return whether a line is of this way and these settings."""
-    return bool(line["way"] == way and (line["lr"], line["width"]) == settings)
+    print(layer_targets.test(options.results, ((options.net, options.activation),)))
 
 
 WHAT = {"choose": choose, "run": run, "table": table}

@@ -31,6 +31,7 @@ from hardstep.splitting_bounds import recovery_bound
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import RESULTS, record
+from tables import planted_support
 
 PENALTIES = {"l1": hs.L1, "l0": hs.L0, "transformed l1": hs.TransformedL1}
 COUPLING = 0.5  # in units of kappa
@@ -120,10 +121,8 @@ def from_minibatches(options: argparse.Namespace) -> None:
     setting = CASES["sampled"]
     coupling = COUPLING * kappa(setting.units)
     choices = [("none", 0.0), *((name, threshold) for name in PENALTIES for threshold in setting.thresholds)]
-    table = []
     for name, threshold in choices:
         penalty = penalty_at(name, threshold, coupling)
-        rows = []
         for seed in range(options.seeds or 5):
             target, start = planted(setting, seed, normal=False)
             pull = minibatches(hs.Rectified(), target, setting.units, batch_size=64, seed=seed)
@@ -132,19 +131,11 @@ def from_minibatches(options: argparse.Namespace) -> None:
                 lr=setting.lr / (kappa(setting.units) + coupling), steps=options.steps or setting.steps,
             )  # fmt: skip
             kept, false = (int((run.u[where] != 0).sum()) for where in (target != 0, target == 0))
-            rows.append((kept, false, degrees(run.angles), degrees(run.export_angles)))
             record(
                 options.results, "planted_support", case="sampled", penalty=repr(penalty), threshold=threshold,
                 lr=setting.lr, seed=seed, true_entries=kept, false_entries=false,
-                degrees_trained=rows[-1][2], degrees_exported=rows[-1][3],
+                degrees_trained=degrees(run.angles), degrees_exported=degrees(run.export_angles),
             )  # fmt: skip
-        kept, false, trained, exported = zip(*rows, strict=True)
-        table.append(
-            f"{name:14s} {threshold:4.2f}  {min(kept)}/{setting.nonzero} true at least, {max(false):2d} false at most, "
-            f"exported {statistics.mean(exported):5.2f} degrees (at most {max(exported):5.2f}), "
-            f"trained {statistics.mean(trained):5.2f}"
-        )
-    print("\n".join(table), flush=True)
 
 
 def main() -> None:
@@ -154,7 +145,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=None, help="for a quick look")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
-    (from_population if options.case == "population" else from_minibatches)(options)
+    if options.case == "population":
+        from_population(options)
+        print(planted_support.population(options.results))
+    else:
+        from_minibatches(options)
+        print(planted_support.sampled(options.results))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ from torch import nn
 import hardstep as hs
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import RESULTS, mean, record
+from record import RESULTS, record
+from tables import prune_units
 
 WIDTH = {"digits": 200, "fashion-mnist": 1000}
 SWEEPS = {"digits": 30, "fashion-mnist": 5}
@@ -48,7 +49,6 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     width, sweeps, again = WIDTH[options.data], options.sweeps or SWEEPS[options.data], AGAIN[options.data]
-    tests: dict[tuple[float, str], list[float]] = {}
     for seed in range(options.first, options.first + options.seeds):
         data = hs.data.load(options.data, seed=seed)
 
@@ -64,7 +64,6 @@ def main() -> None:
         ) -> None:
             """Look at the test part, once; write the line."""
             validation, test = (hs.score(net, part) for part in (data.val, data.test) if part is not None)
-            tests.setdefault((share, rule), []).append(test)
             record(
                 options.results,
                 "prune_units",
@@ -96,8 +95,7 @@ def main() -> None:
             fresh = hs.nets.MLP(hidden=tuple(units), norm=False)(data.shape, data.outputs, seed)
             report = hs.fit(fresh, data, whole, sweeps=sweeps + again, seed=seed, progress=False)
             note(share, units, "trained at this size", fresh, report.seconds)
-    for (share, rule), values in tests.items():
-        print(f"{options.data} {share:5.2f} {rule:40s}", "{:.4f} +- {:.4f}".format(*mean(values)), flush=True)
+    print(prune_units.test(options.results, options.data))
 
 
 if __name__ == "__main__":

@@ -13,10 +13,8 @@ sweep is chosen on validation rows, and the test part is scored once. Expected: 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
-from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,10 +26,10 @@ import hardstep as hs
 from hardstep.parts import Part, Samples
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import RESULTS, mean, record
+from record import RESULTS, record
+from tables import scattering
 
 METHOD = hs.GradientDescent(optimiser=hs.Adam(lr=2e-3), batch_size=64)
-ALONE = "step MLP"
 
 
 def front_ends(options: argparse.Namespace) -> dict[str, hs.ScatteringFeatures]:
@@ -80,7 +78,7 @@ def scattered(data: hs.data.Data, front: hs.ScatteringFeatures) -> tuple[hs.data
 def run(options: argparse.Namespace) -> None:
     """Train every way on the same rows and score the test part once."""
     mlp = hs.nets.MLP(hidden=(options.units,), dropout=options.dropout)
-    nets: dict[str, Any] = {ALONE: mlp, "convnet4": hs.nets.ConvNet4(channels=(16, 32), units=options.units)}
+    nets: dict[str, Any] = {scattering.ALONE: mlp, "convnet4": hs.nets.ConvNet4(channels=(16, 32), units=options.units)}
     for seed in range(options.first, options.first + options.seeds):
         data = subset(options, seed)
         fronts = front_ends(options)
@@ -138,20 +136,7 @@ def clock(options: argparse.Namespace) -> None:
 
 def table(options: argparse.Namespace) -> None:
     """Print accuracies and their paired differences to the MLP alone and to convnet4."""
-    lines = [json.loads(text) for text in (options.results / "scattering.jsonl").read_text().splitlines()]
-    found: dict[Any, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
-    for line in lines:
-        if line["kind"] == "run":
-            found[line["data"], line["rows"]][line["way"]][line["seed"]] = line["test"]
-    for (data, rows), ways in sorted(found.items()):
-        print(f"{data}, {rows or 'all'} rows")
-        for name, scores in ways.items():
-            text = "  {:28} {:.4f} +- {:.4f}".format(name, *mean(list(scores.values())))
-            for other in (ALONE, "convnet4"):
-                beside = ways.get(other, {})
-                pairs = [100 * (score - beside[seed]) for seed, score in scores.items() if seed in beside]
-                text += "  {:+.2f} +- {:.2f} against {}".format(*mean(pairs), other) if pairs and name != other else ""
-            print(f"{text}, {len(scores)} seeds")
+    print(scattering.test(options.results, options.rows, options.data))
 
 
 WHAT = {"run": run, "time": clock, "table": table}

@@ -16,10 +16,7 @@ validation parts of other seeds (--validation). Each test part is scored once pe
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
 import sys
-from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import NormalDist
@@ -31,7 +28,8 @@ from torch import nn
 import hardstep as hs
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import RESULTS, first_rows, mean, record
+from record import RESULTS, first_rows, record
+from tables import sparse
 
 
 @dataclass(frozen=True)
@@ -123,25 +121,6 @@ def run(options: argparse.Namespace, seed: int) -> None:
         )
 
 
-def table(options: argparse.Namespace) -> None:
-    """Print mean and spread, and the paired differences to dense and to the best magnitude pruning."""
-    found: dict[tuple[float, str], dict[int, dict[str, Any]]] = defaultdict(dict)
-    for text in (options.results / "sparse.jsonl").read_text().splitlines():
-        line = json.loads(text)
-        if line["case"] == options.case:
-            found[line["sparsity"], line["way"]][line["seed"]] = line
-    part = "validation" if options.validation else "test"
-    for (sparsity, name), seeds in sorted(found.items()):
-        values = [line[part] for line in seeds.values()]
-        against = ""
-        for other in ((0.0, DENSE), (sparsity, "iterative magnitude by layer")):
-            pairs = [100 * (seeds[s][part] - found[other][s][part]) for s in seeds if s in found[other]]
-            if pairs:
-                against += "  {:+.2f} +- {:.2f}".format(*mean(pairs)) + f" against {other[1]}"
-        share = statistics.mean(line["zeros"] for line in seeds.values())
-        print("{:4.0%} {:30} {:.4f} +- {:.4f}".format(sparsity, name, *mean(values)), f" zeros {share:.3f}{against}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("case", choices=list(CASES))
@@ -156,7 +135,8 @@ def main() -> None:
     torch.set_num_threads(1)
     for seed in range(options.first, options.first + options.seeds):
         run(options, seed)
-    table(options)
+    for table in (sparse.accuracy, sparse.paired):
+        print(table(options.results, options.case, options.epochs, "validation" if options.validation else "test"))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ import hardstep as hs
 from hardstep.parts import Samples
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import RESULTS, first_rows, mean, record
+from record import RESULTS, first_rows, record
+from tables import sparse_units
 
 WIDTH = {"digits": 128, "fashion-mnist": 1024}
 ROWS = {"digits": None, "fashion-mnist": 10_000}
@@ -65,7 +66,6 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     epochs = options.epochs or EPOCHS[options.data]
-    tests: dict[str, list[float]] = {}
     for seed in range(options.first, options.first + options.seeds):
         data = first_rows(hs.data.load(options.data, seed=seed), ROWS[options.data])
         assert isinstance(data.test, Samples)
@@ -78,8 +78,6 @@ def main() -> None:
             simple = hs.simplify(hard)
             again = hs.simplify(hs.freeze(small, calibrate=data.train))
             scores, after = hard(x), simple(x)
-            test = hs.score(net, data.test)
-            tests.setdefault(way, []).append(test)
             record(
                 options.results,
                 "sparse_units",
@@ -90,7 +88,7 @@ def main() -> None:
                 keep=options.keep if way != "dense" else 1.0,
                 epochs=epochs,
                 units=[len(layer.weight) for layer in linear(small).values()],
-                test=test,
+                test=hs.score(net, data.test),
                 test_shrunk=hs.score(small, data.test),
                 scores_differing=int((scores != after).any(axis=1).sum()),
                 labels_differing_shrunk=int((again(x).argmax(axis=1) != scores.argmax(axis=1)).sum()),
@@ -99,9 +97,7 @@ def main() -> None:
                 test_frozen=float(np.mean(after.argmax(axis=1) == data.test.y.numpy())),
                 seconds=round(seconds, 1),
             )
-    for way, values in tests.items():
-        pairs = [100 * (a - b) for a, b in zip(values, tests["dense"], strict=True)]
-        print("{:12} {:.4f} +- {:.4f}, {:+.2f} +- {:.2f} against dense".format(way, *mean(values), *mean(pairs)))
+    print(sparse_units.units(options.results, options.data))
 
 
 if __name__ == "__main__":

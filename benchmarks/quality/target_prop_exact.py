@@ -13,7 +13,6 @@ a few seconds for all seeds, a spiral about two seconds a seed, the planted ones
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import tempfile
 import time
@@ -30,6 +29,7 @@ from hardstep.parts import Samples
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import RESULTS, record
+from tables import target_prop_exact
 
 HIDDEN = {
     "tiny": (3,),
@@ -110,15 +110,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     for case in options.case:
-        found = []
         for seed in range(options.first, options.first + options.seeds):
-            found.append(measured(case, seed, options.seconds))
-            record(options.results, "target_prop_exact", case=case, seed=seed, hidden=HIDDEN[case], **found[-1])
-        proved = [each for each in found if each["certificate"] == "PROVED" and each["checked"]]
-        times = [each["seconds"] for each in found]
-        needed = statistics.median(each["proposals"] for each in found)
-        spent = f"seconds {statistics.median(times):.1f} (median), {max(times):.1f} (largest)"
-        print(f"{case:14} {len(proved)} of {len(found)} proved; proposals {needed:.0f}, {spent}", flush=True)
+            found = measured(case, seed, options.seconds)
+            record(options.results, "target_prop_exact", case=case, seed=seed, hidden=HIDDEN[case], **found)
+    print(target_prop_exact.proved(options.results, tuple(options.case)))
 
 
 if __name__ == "__main__":

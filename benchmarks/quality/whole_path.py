@@ -20,18 +20,18 @@ import hardstep as hs
 from hardstep.cli import Train, as_torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import RESULTS, mean, record
+from record import RESULTS, record
+from tables import whole_path
 
 
-def run(train: Train, results: Path) -> tuple[float, float]:
-    """Train, freeze and score once; return float and frozen accuracy."""
+def run(train: Train, results: Path) -> None:
+    """Train, freeze and score once; write the line."""
     start = time.perf_counter()
     data, net = train.load()
     report = hs.fit(net, data, train.method, sweeps=train.budget(data), seed=train.seed, progress=False)
     hard = hs.freeze(net, calibrate=data.train, weight_bits=train.weight_bits)
     assert data.test is not None
     assert hard.rounding is not None
-    scores = hs.score(net, data.test), hs.score(as_torch(hard), data.test)
     record(
         results,
         "whole_path",
@@ -40,14 +40,13 @@ def run(train: Train, results: Path) -> tuple[float, float]:
         seed=train.seed,
         sweeps=len(report.records),
         validation=report.score,
-        test_float=scores[0],
-        test_frozen=scores[1],
+        test_float=hs.score(net, data.test),
+        test_frozen=hs.score(as_torch(hard), data.test),
         weight_bits=train.weight_bits,
         steps_changed=hard.rounding.steps_changed / hard.rounding.step_outputs,
         nbytes=hard.nbytes,
         seconds=round(time.perf_counter() - start, 1),
     )
-    return scores
 
 
 def main() -> None:
@@ -58,13 +57,9 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     for method in (hs.GradientDescent(), hs.RandomFeatures()):
-        scores = [
+        for seed in range(options.seeds):
             run(Train(options.data, method=method, seed=seed, sweeps=options.sweeps), options.results)
-            for seed in range(options.seeds)
-        ]
-        for form, values in zip(("float ", "frozen"), zip(*scores, strict=True), strict=True):
-            summary = "{:.4f} +- {:.4f}, least {:.4f}".format(*mean(values), min(values))
-            print(f"{type(method).__name__:16} {form} {summary}")
+    print(whole_path.test(options.results, (options.data,)))
 
 
 if __name__ == "__main__":

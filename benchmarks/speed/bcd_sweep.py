@@ -27,6 +27,7 @@ from hardstep.closed_form import bias_free, inverse, ridge
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import RESULTS, record
+from tables.bcd_sweep import cost
 
 WIDTH, INPUTS, OUTPUTS = 1000, 784, 10
 
@@ -128,6 +129,7 @@ def main() -> None:
         activations_mib=round(activations, 1),
         memory_ratio=round(memory / activations, 3),
     )
+    print(cost(options.results))
 
 
 if __name__ == "__main__":

@@ -22,13 +22,14 @@ from typing import Any
 import numpy as np
 from scipy.linalg.blas import sgemm, ssyrk
 from threadpoolctl import threadpool_limits
-from timing import measure
 
+from hardstep.bench.timing import measure
 from hardstep.convex.bit_kernels import best_isa
 from hardstep.convex.bit_matrix import BitMatrix
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import RESULTS, record
+from tables.bit_matrix import products
 
 GRAM, ACTIVE, REFERENCE = 2048, 500, 1 << 26  # columns, columns, entries up to which the reference is timed
 Runs = dict[str, Callable[[], Any]]
@@ -126,6 +127,7 @@ def main() -> None:
                     memory=round(dense.nbytes / packed.nbytes, 1),
                     rounds=options.rounds,
                 )
+    print(products(options.results))
 
 
 if __name__ == "__main__":

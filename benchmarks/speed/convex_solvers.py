@@ -38,6 +38,7 @@ from hardstep.convex.solvers import evaluate, solve
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import RESULTS, record
+from tables.convex_solvers import factors
 
 PEER = Path(__file__).parent / "peer_convex.py"
 
@@ -161,6 +162,7 @@ def main() -> None:
             settings = {"n": case.n, "p": case.p, "beta": case.beta, "wanted": case.gap, "intercept": intercept}
             results = {"ours": mine, "peers": peers, "ratios": ratios, "more_than": late}
             record(options.results, "speed_convex", case=name, threads=1, **settings, **results)
+    print(factors(options.results, tuple(options.case)))
 
 
 if __name__ == "__main__":

@@ -13,84 +13,26 @@ from __future__ import annotations
 
 import argparse
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from cases import Case, Peer, Run, aligned, made
-from numpy.typing import NDArray
-from peers import peers, ready
-from timing import measure
 
-from hardstep import bits
-from hardstep.engine import LANES, LIBRARY, _load, _Program, available_isas
-from hardstep.export.pack import pack
-from hardstep.export.plan import plan
-from hardstep.lowered import Sums
+from hardstep.bench.cases import Case, gaussian, made
+from hardstep.bench.our_layer import Hardstep
+from hardstep.bench.peer import ready
+from hardstep.bench.peers import peers
+from hardstep.bench.timing import measure
+from hardstep.engine import available_isas
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import RESULTS, record
+from tables.engine import layers, two_threads
 
 INT8 = ("MatMulInteger", "QLinearMatMul", "QGemm", "_int_mm", "quantized", "QLinearConv")
 FLOAT = ("torch linear", "torch mm", "torch conv2d")
 BITS = ("bnn-lab", "OpenVINO binary")
 XNOR = ("xnor.c",)
-
-
-class Hardstep(Peer):
-    """Our runtime on one layer; `kind` is an instruction set and a kernel, or empty for what would be chosen."""
-
-    family = "hardstep"
-
-    def __init__(self, kind: str = "", density: float = 0.5, *, readout: bool = False, threads: int = 1) -> None:
-        super().__init__(kind, threads)
-        self.density, self.readout, self.chosen = density, readout, ""
-
-    def prepare(self, case: Case) -> Run:
-        """Pack bits, open the program, give back one call."""
-        isa, _, only = self.kind.partition(" ")
-        isa = isa or available_isas()[-1]
-        lanes = 64 if isa == "baseline" else LANES[isa]
-        weight = case.weight if case.conv else case.weight[..., None, None]
-        shape = case.x.shape[1:] if case.conv else (case.x.shape[1], 1, 1)
-        threshold = None if self.readout else case.threshold[:, None, None, None]
-        zero = np.zeros(len(weight), np.int64)
-        pad = (1, 1) if case.conv else (0, 0)
-        layer = Sums("layer", shape, case.top, weight, threshold, zero, padding=pad)
-        batch, packed = len(case.x), case.top == 1
-        share = -(-batch // self.threads)
-        (choice,) = plan([layer], lanes=lanes, batch=share, density=[self.density], only=only, packed=packed)
-        self.chosen = str(choice)
-        positions = case.x[0].size // case.x.shape[1]
-        tile = lanes if choice.kernel.value == "samples" else int(np.clip(2**17 // (positions * shape[0]), 1, 64))
-        program = _Program(_load(LIBRARY), pack([layer], (choice,), tile=tile, packed=packed).data, isa)
-        rows = case.x if not case.conv else case.x.transpose(0, 2, 3, 1)
-        codes = bits.pack(rows).view(np.uint8) if packed else case.x
-        codes, out = aligned(codes.reshape(batch, -1)), aligned(np.zeros((batch, program.outputs), np.int32))
-        runs = [program.bound(codes[i : i + share], out[i : i + share]) for i in range(0, batch, share)]
-        return runs[0] if len(runs) == 1 else partial(together, ThreadPoolExecutor(len(runs)), runs, out)
-
-    def expected(self, case: Case) -> NDArray[Any]:
-        """Return bits, or sums of a read-out."""
-        return case.sums if self.readout else case.fires
-
-    def told(self, given: NDArray[np.int32], case: Case) -> NDArray[Any]:
-        """Return what a forward gave in the shape of what is expected."""
-        if self.readout:
-            return given
-        n, units, positions = len(given), len(case.weight), int(np.prod(case.fires.shape[2:]))
-        words = given.view(np.uint64).reshape(n, positions, -1)
-        fires = bits.unpack(words, units).transpose(0, 2, 1).reshape(case.fires.shape)
-        return fires.astype(bool)
-
-
-def together(pool: ThreadPoolExecutor, runs: list[Run], out: NDArray[Any]) -> NDArray[Any]:
-    """Run the shares of a batch at once."""
-    list(pool.map(lambda run: run(), runs))
-    return out
 
 
 @dataclass(frozen=True)
@@ -106,13 +48,6 @@ class Row:
     density: float = 0.5
     cold: bool = False
     readout: bool = False
-
-
-def gaussian(bits_: int, shape: tuple[int, int], seed: int = 0) -> NDArray[np.int64]:
-    """Weights with 4 standard deviations at the largest that so many bits hold."""
-    top = 2 ** (bits_ - 1) - 1
-    drawn = np.random.default_rng(seed).normal(0, top / 4, shape)
-    return np.clip(np.rint(drawn), -top, top).astype(np.int64)
 
 
 def table() -> list[Row]:
@@ -180,11 +115,11 @@ def main() -> None:
     chosen = [row for row in table() if not options.rows or row.name.startswith(tuple(options.rows))]
     for row in [r for r in table() if r.name.startswith("D 1 ")] if options.tiny else chosen:
         rivals = [peer for peer in peers(options.threads) if any(name in peer.name for name in row.rivals)]
-        runs, wrong = ready(row.case, rivals)
+        runs, wrong, _ = ready(row.case, rivals)
         runs = {name: run for name, run in runs.items() if not wrong[name] or row.case.top == 255}
         ours = Hardstep(options.ours or row.ours, row.density, readout=row.readout, threads=options.threads)
         runs["hardstep"] = ours.prepare(row.case)
-        right = np.array_equal(ours.told(runs["hardstep"](), row.case), ours.expected(row.case))
+        right = np.array_equal(ours.read(runs["hardstep"](), row.case), ours.expected(row.case))
         used = dict.fromkeys(runs, options.threads)
         times = measure(runs, rounds=options.rounds, cold=row.cold, threads=used)
         mine = times.pop("hardstep")
@@ -209,6 +144,8 @@ def main() -> None:
             threads=options.threads, peers={name: timed["seconds"] for name, timed in times.items()},
             peers_wrong={name: wrong[name] for name in times},
         )  # fmt: skip
+    if options.threads <= 2:
+        print((layers if options.threads == 1 else two_threads)(options.results))
 
 
 if __name__ == "__main__":

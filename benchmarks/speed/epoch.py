@@ -25,6 +25,7 @@ import hardstep as hs
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import RESULTS, record
+from tables import epoch
 
 
 def plain_epoch(net: nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
@@ -83,6 +84,7 @@ def main() -> None:
                 seconds=round(statistics.median(seconds), 3),
                 threads=torch.get_num_threads(),
             )
+    print(epoch.ratios(options.results))
 
 
 if __name__ == "__main__":

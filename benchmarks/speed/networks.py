@@ -1,6 +1,6 @@
 """Whole trained networks: images a second of the engine, onnxruntime and PyTorch, and bytes on disk.
 
-    HARDSTEP_DATA=... python benchmarks/speed/networks.py fashion-mnist [--sweeps 2] [--rounds 5] [--picture FILE]
+    HARDSTEP_DATA=... python benchmarks/speed/networks.py fashion-mnist [--sweeps 2] [--rounds 5]
 
 Trains the default multi-layer perceptron and convnet4 for a few sweeps (weights are real, accuracy is not the point),
 freezes them to 8 bits, and once more with every weight replaced by its sign. All run the same integers: the engine by
@@ -21,18 +21,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from peer_networks import Layer, made_network, ready_networks
-from timing import measure
 from torch import nn
 
 import hardstep as hs
-from hardstep.hard_layers import Dense
-from hardstep.hard_layers import Layer as HardLayer
+from hardstep.bench.networks import Network, made_network
+from hardstep.bench.peer import ready
+from hardstep.bench.peer_networks import Exported, network_peers
+from hardstep.bench.timing import measure
 from hardstep.hardnet import HardNet
-from hardstep.lowered import Sums, lower
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import RESULTS, record
+from tables.networks import speeds
 
 BATCHES = (1, 256)
 
@@ -53,33 +53,6 @@ def binary(net: nn.Module, x: torch.Tensor) -> nn.Module:
     return net
 
 
-def layers_of(hard: HardNet) -> tuple[Layer, ...]:
-    """Return what the peers are to compute."""
-    found: list[Layer] = []
-    for layer in lower(hard):
-        if not isinstance(layer, Sums):
-            found[-1] = Layer(found[-1].weight, found[-1].threshold, True, found[-1].padding)
-            continue
-        dense = layer.out_shape[1:] == (1, 1)
-        weight = layer.weight.reshape(len(layer.weight), -1) if dense else layer.weight
-        if layer.threshold is None:
-            found.append(Layer(weight, None, bias=layer.bias))
-            continue
-        limit = layer.threshold[:, 0]
-        limit = limit[:, 0, 0] if limit.shape[1:] == (1, 1) else limit
-        found.append(Layer(weight, limit, padding=layer.padding[0]))
-    return tuple(found)
-
-
-def wide_network() -> HardNet:
-    """Return 784-4096-4096-10 with random -1/+1 weights on 8-bit pixels, thresholds at medians."""
-    layers: list[HardLayer] = []
-    for layer in made_network((784,), (), (4096, 4096, 10)):
-        weight = layer.weight.astype(np.int8)
-        layers.append(Dense(weight, None if layer.threshold is None else layer.threshold[:, None]))
-    return HardNet((784,), hs.Grid(1.0, 0), tuple(layers))
-
-
 def sizes(hard: HardNet, net: nn.Module) -> dict[str, int]:
     """Return bytes on disk: the frozen file, the model of the C runtime, ONNX, and the float weights."""
     with tempfile.TemporaryDirectory() as folder:
@@ -98,17 +71,13 @@ def sizes(hard: HardNet, net: nn.Module) -> dict[str, int]:
 def compare(name: str, hard: HardNet, x: np.ndarray, rounds: int) -> dict[str, dict[str, Any]]:
     """Return the times of every form at every batch and number of threads."""
     found: dict[str, dict[str, Any]] = {}
-    layers = layers_of(hard)
     for batch in BATCHES:
         rows = np.ascontiguousarray(x[:batch])
         for threads in (1, 2) if (os.cpu_count() or 1) > 1 else (1,):
-            flat = rows if layers[0].conv else rows.reshape(batch, -1)
-            runs, wrong = ready_networks(layers, flat, threads)
-            if "onnxruntime integer" in runs:
-                from hardstep.export.onnx import onnx_form, to_onnx
-
-                runs["to_onnx"] = partial(onnx_form(to_onnx(hard), threads), rows)
-                wrong["to_onnx"] = int((runs["to_onnx"]() != hard(rows)).sum())
+            several = [*network_peers(threads), Exported("", threads)]
+            forwards, wrongs, _ = ready(Network(hard, rows), several)
+            labels = {peer.name: peer.label for peer in several}
+            runs, wrong = ({labels[name]: value for name, value in d.items()} for d in (forwards, wrongs))
             engine = hs.Engine(hard, sample=x[:64], threads=threads)
             assert np.array_equal(engine(rows), hard(rows))
             runs["hardstep"] = partial(engine, rows)
@@ -125,40 +94,22 @@ def compare(name: str, hard: HardNet, x: np.ndarray, rounds: int) -> dict[str, d
     return found
 
 
-def draw(speeds: dict[str, dict[str, dict[str, Any]]], path: Path) -> None:
-    """Draw images a second at one thread, a panel a batch."""
-    import matplotlib.pyplot as plt
-
-    forms = ["hardstep", "to_onnx", "onnxruntime integer", "onnxruntime saturated", "onnxruntime float", "torch float"]
-    figure, axes = plt.subplots(1, len(BATCHES), figsize=(11, 3.6), constrained_layout=True)
-    for axis, batch in zip(axes, BATCHES, strict=True):
-        for i, form in enumerate(forms):
-            values = [speed[f"{batch}, 1 threads"].get(form, np.nan) for speed in speeds.values()]
-            axis.bar(np.arange(len(speeds)) + 0.14 * (i - 2.5), values, 0.14, label=form)
-        axis.set(title=f"batch {batch}, one thread", yscale="log", ylabel="images a second")
-        axis.set_xticks(range(len(speeds)), list(speeds), fontsize=8)
-    axes[0].legend(fontsize=8)
-    figure.savefig(path, dpi=130)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="?", default="fashion-mnist")
     parser.add_argument("--sweeps", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--picture", type=Path)
     parser.add_argument("--wide", action="store_true", help="only 784-4096-4096-10 with random -1/+1 weights")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     if options.wide:
         x = np.random.default_rng(0).integers(0, 256, (256, 784)).astype(np.uint8)
-        found = compare("784-4096-4096-10, binary", wide_network(), x, options.rounds)
+        found = compare("784-4096-4096-10, binary", made_network((784,), (), (4096, 4096, 10)), x, options.rounds)
         record(options.results, "speed_networks", net="784-4096-4096-10", weights="binary", speeds=found)
         return
     data = hs.data.load(options.data)
     assert data.test is not None
     x = data.test.take(list(range(min(256, len(data.test)))))[0].numpy()
-    speeds = {}
     for name, recipe in (("mlp", hs.nets.MLP()), ("convnet4", hs.nets.ConvNet4())):
         net = recipe(data.shape, data.outputs, 0)
         hs.fit(net, data, hs.GradientDescent(), sweeps=options.sweeps, progress=False)
@@ -169,15 +120,14 @@ def main() -> None:
                 net = binary(net, values)
             hard = hs.freeze(net, calibrate=data.train)
             codes = hard.codes(x)
-            speeds[f"{name}, {kind}"] = compare(f"{name}, {kind}", hard, codes, options.rounds)
+            found = compare(f"{name}, {kind}", hard, codes, options.rounds)
             on_disk = sizes(hard, net)
             print(f"{name}, {kind}: bytes on disk {on_disk}", flush=True)
             record(
                 options.results, "speed_networks", data=options.data, net=name, weights=kind, nbytes=on_disk,
-                kernels=[str(choice) for choice in hs.Engine(hard).kernels(256)], speeds=speeds[f"{name}, {kind}"],
+                kernels=[str(choice) for choice in hs.Engine(hard).kernels(256)], speeds=found,
             )  # fmt: skip
-    if options.picture:
-        draw(speeds, options.picture)
+    print(speeds(options.results, options.data))
 
 
 if __name__ == "__main__":

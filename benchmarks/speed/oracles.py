@@ -28,6 +28,7 @@ from hardstep.convex.oracles import Oracle
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import RESULTS, record
+from tables.oracles import seconds as table
 
 CASES: list[tuple[Oracle, int, int]] = [
     (PlaneSweep(), 200, 2),
@@ -88,6 +89,7 @@ def main() -> None:
             seconds={name: round(value, 4) for name, value in seconds.items()},
             rounds=options.rounds,
         )
+    print(table(options.results))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ for the cases of the design, about four minutes. `prepare` makes bytes in the pe
 timing; what it returns does one forward. All but torch are optional:
 
     pip install onnx onnxruntime openvino
-    pip install --no-deps --target DIR bnn-lab==1.0.0 && export HARDSTEP_PEERS_BNN=DIR
+    pip install --no-deps bnn-lab==1.0.0
     cc, on x86 with AVX2 or AVX-512, for xnor.c, which is ours
 
 bnn-lab's kernel is called by address, as its own wrapper does, so the torch < 2.13 and numpy < 2 it asks for need not
@@ -22,38 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cases import Case, Peer, Run, UnsuitedError, made
-from peer_bits import BnnLab, OpenVino, Xnor
-from peer_bytes import Onnx, Torch
-from timing import measure
+
+from hardstep.bench.cases import Case, made
+from hardstep.bench.peer import ready
+from hardstep.bench.peers import peers
+from hardstep.bench.timing import measure
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import RESULTS, record
-
-ONNX = ("MatMulInteger", "QLinearMatMul", "QGemm", "Gemm", "QLinearConv", "QLinearConv NHWC", "Conv")
-TORCH = ("_int_mm", "quantized linear fbgemm", "quantized linear onednn", "linear", "mm", "quantized conv fbgemm")
-TORCH += ("quantized conv onednn", "conv2d", "conv2d channels last")
-
-
-def peers(threads: int = 1) -> list[Peer]:
-    """Return all peers; those made of bits alone have one thread."""
-    several: list[Peer] = [Onnx(kind, threads) for kind in ONNX]
-    several += [Torch(kind, threads) for kind in TORCH]
-    several += [OpenVino(kind, threads) for kind in ("int8", "float", "binary")]
-    return several + ([BnnLab(), Xnor()] if threads == 1 else [])
-
-
-def ready(case: Case, several: list[Peer]) -> tuple[dict[str, Run], dict[str, int]]:
-    """Return the forwards of those that can do the case, and how many of the outputs of each are wrong."""
-    runs, wrong = {}, {}
-    for peer in several:
-        if peer.available() is None:
-            try:
-                runs[peer.name] = peer.prepare(case)
-            except UnsuitedError:
-                continue
-            wrong[peer.name] = int((peer.read(runs[peer.name]()) != peer.expected(case)).sum())
-    return runs, wrong
 
 
 def cases(*, table: bool) -> dict[str, Case]:
@@ -80,7 +56,7 @@ def main() -> None:
     for peer in several:
         print(f"{peer.name:40} {peer.available() or peer.version()}")
     for name, case in cases(table=options.table).items():
-        runs, wrong = ready(case, several)
+        runs, wrong, _ = ready(case, several)
         used = dict.fromkeys(runs, options.threads)
         times = measure(runs, rounds=options.rounds, cold=options.cold, threads=used)
         print(f"\n{name}, {options.threads} threads{', cold' if options.cold else ''}")

@@ -44,7 +44,14 @@ TOPICS = (
         "`fit` trains any network with any method. Sparse and convex training have pages of their own.",
         (
             *("fit", "report", "methods.gradient", "methods.random_features", "methods.bcd", "methods.margin_bcd"),
-            *("methods.aims", "methods.layer_targets", "methods.target_prop", "methods.target_search", "version"),
+            *(
+                "methods.aims",
+                "methods.layer_targets",
+                "methods.target_prop",
+                "methods.target_search",
+                "compare",
+                "version",
+            ),
         ),
     ),
     Topic(

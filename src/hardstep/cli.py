@@ -24,6 +24,7 @@ from rich.table import Table
 from torch import nn
 
 from hardstep import data as data_module
+from hardstep.bench.command import Bench
 from hardstep.certify.certificate import Verdict
 from hardstep.certify.optimality import Optimality, read_units
 from hardstep.certify.overflow import NoOverflow
@@ -254,7 +255,7 @@ class Certify:
         return 1 if any(certificate.verdict is Verdict.REFUTED for certificate in found.values()) else 0
 
 
-Command = Summary | Simplify | Export | Verify | Certify
+Command = Summary | Simplify | Export | Verify | Certify | Bench
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -276,7 +277,7 @@ def _dispatch(arguments: list[str], console: Console) -> int:
             return parse_train(rest).run(console, rest, folder)
         train = parse_train(rest)
         return train.run(console, rest, train.folder)
-    kinds: tuple[type[Command], ...] = (Summary, Simplify, Export, Verify, Certify)
+    kinds: tuple[type[Command], ...] = (Summary, Simplify, Export, Verify, Certify, Bench)
     for kind in kinds:
         if command == kebab(kind):
             return tyro.cli(kind, args=rest, prog=f"hardstep {command}").print(console)

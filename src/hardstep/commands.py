@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,8 @@ def some_rows(name: str, hard: HardNet) -> NDArray[Any]:
     """Return at most 2,048 training rows of data, in the shape that a network takes."""
     data = load(name)
     x, _ = next(batches(data.train, [torch.arange(min(2048, len(data.train)))]))
+    if x[0].numel() != prod(hard.shape):
+        raise ValueError(f"{name} has samples of shape {tuple(x.shape[1:])}, the network takes {hard.shape}")
     rows: NDArray[Any] = x.numpy().reshape(len(x), *hard.shape)
     return rows
 

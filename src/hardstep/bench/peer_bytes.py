@@ -5,19 +5,22 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Callable
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from cases import Case, Peer, Run, aligned
 from numpy.typing import NDArray
+
+from hardstep.bench.cases import Case
+from hardstep.bench.machine import cpu
+from hardstep.bench.peer import Peer, Run, aligned
+
+__all__ = ["Node", "Onnx", "Torch", "onnx_run", "with_threads"]
 
 Node = tuple[str, dict[str, Any], dict[str, Any]]
 
 
-class Onnx(Peer):
+class Onnx(Peer[Case]):
     """onnxruntime: sums (MatMulInteger, float) or codes that saturate to 0 and 255, which are steps.
 
     QLinearMatMul has no bias and compares with 0 instead; QGemm and QLinearConv compare with the thresholds. Inputs and
@@ -26,27 +29,28 @@ class Onnx(Peer):
 
     family = "onnxruntime"
     needs = ("onnx", "onnxruntime")
+    install = 'pip install "hardstep[onnx]"'
 
-    def expected(self, case: Case) -> NDArray[Any]:
+    def expected(self, task: Case) -> NDArray[Any]:
         """Return what a forward should give, in its own terms."""
         if self.kind == "QLinearMatMul":
-            return np.where(case.sums > 0, 255, 0)
-        given = np.where(case.fires, 255, 0) if self.kind.startswith("Q") else case.sums
+            return np.where(task.sums > 0, 255, 0)
+        given = np.where(task.fires, 255, 0) if self.kind.startswith("Q") else task.sums
         return given.transpose(0, 2, 3, 1) if self.kind.endswith("NHWC") else given
 
-    def prepare(self, case: Case) -> Run:
-        """Return what does one forward of the case."""
-        self.require(case.conv == ("Conv" in self.kind), "is for the other kind of layer")
+    def prepare(self, task: Case) -> Run:
+        """Return what does one forward of the layer."""
+        self.require(task.conv == ("Conv" in self.kind), "is for the other kind of layer")
         last = self.kind.endswith("NHWC")
         floats = self.kind in ("Gemm", "Conv")
-        x = case.x.astype(np.float32 if floats else np.uint8)
-        weight = case.weight.astype(np.float32 if floats else np.int8)
-        self.require(bool((weight == case.weight).all()), "has 8-bit weights")
+        x = task.x.astype(np.float32 if floats else np.uint8)
+        weight = task.weight.astype(np.float32 if floats else np.int8)
+        self.require(bool((weight == task.weight).all()), "has 8-bit weights")
         zero, one, scale = np.uint8(0), np.float32(1), np.float32(1 / 255)
-        turned = weight if case.conv else np.ascontiguousarray(weight.T)
+        turned = weight if task.conv else np.ascontiguousarray(weight.T)
         scales = {"xs": one, "xz": zero, "w": turned, "ws": one, "wz": np.int8(0)}
         target = {"ys": scale, "yz": zero}
-        bias = {"b": -case.threshold.astype(np.int32)}
+        bias = {"b": -task.threshold.astype(np.int32)}
         pads = {"pads": [1] * 4, "kernel_shape": [3, 3]}
         ours = {"domain": "com.microsoft"}
         nodes: dict[str, Node] = {
@@ -60,7 +64,7 @@ class Onnx(Peer):
         }
         x = np.ascontiguousarray(x.transpose(0, 2, 3, 1)) if last else x
         kind = np.float32 if floats else np.int32 if self.kind == "MatMulInteger" else np.uint8
-        return onnx_run([nodes[self.kind]], x, np.zeros(self.expected(case).shape, kind), self.threads)
+        return onnx_run([nodes[self.kind]], x, np.zeros(self.expected(task).shape, kind), self.threads)
 
 
 def onnx_run(nodes: list[Node], x: NDArray[Any], out: NDArray[Any], threads: int) -> Run:
@@ -100,7 +104,7 @@ def onnx_run(nodes: list[Node], x: NDArray[Any], out: NDArray[Any], threads: int
     return run
 
 
-class Torch(Peer):
+class Torch(Peer[Case]):
     """PyTorch: float32 (as it lies, or channels last), `_int_mm` (fast only with VNNI), and quantised layers.
 
     The latter give codes that saturate to 0 and 255, which are steps.
@@ -109,28 +113,28 @@ class Torch(Peer):
     family = "torch"
     needs = ("torch",)
 
-    def expected(self, case: Case) -> NDArray[Any]:
+    def expected(self, task: Case) -> NDArray[Any]:
         """Return what a forward should give, in its own terms."""
-        return np.where(case.fires, 255, 0) if self.kind.startswith("quantized") else case.sums
+        return np.where(task.fires, 255, 0) if self.kind.startswith("quantized") else task.sums
 
-    def prepare(self, case: Case) -> Run:
-        """Return what does one forward of the case."""
-        self.require(case.conv == ("conv" in self.kind), "is for the other kind of layer")
+    def prepare(self, task: Case) -> Run:
+        """Return what does one forward of the layer."""
+        self.require(task.conv == ("conv" in self.kind), "is for the other kind of layer")
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # quantised tensors are to go some day
-            x, weight = torch.from_numpy(case.x.copy()), torch.from_numpy(case.weight.copy())
+            x, weight = torch.from_numpy(task.x.copy()), torch.from_numpy(task.weight.copy())
             if self.kind.startswith("quantized"):
-                forward = self._quantized(x, weight, -torch.from_numpy(case.threshold).float())
+                forward = self._quantized(x, weight, -torch.from_numpy(task.threshold).float())
             elif self.kind == "_int_mm":
-                self.require(len(x) > 16 and case.top < 128, "needs more than 16 samples, codes below 128")
-                self.require(case.operations < 2**28 or "avx512_vnni" in cpu_flags(), "is a plain loop without VNNI")
+                self.require(len(x) > 16 and task.top < 128, "needs more than 16 samples, codes below 128")
+                self.require(task.operations < 2**28 or "avx512_vnni" in cpu("flags"), "is a plain loop without VNNI")
                 forward = self._bound(torch._int_mm, x.to(torch.int8), weight.to(torch.int8).T)
             else:
                 forward = self._float(x.float(), weight.float())
 
         return with_threads(forward, self.threads)
 
-    def read(self, given: Any) -> NDArray[Any]:
+    def read(self, given: Any, task: Case) -> NDArray[Any]:
         """Return as an array what a forward gave."""
         array: NDArray[Any] = (given.int_repr() if given.is_quantized else given).numpy()
         return array
@@ -175,12 +179,3 @@ def with_threads(forward: Callable[[], torch.Tensor], threads: int) -> Run:
         return forward()
 
     return run
-
-
-@cache
-def cpu_flags() -> str:
-    """Return what the processor can do, as Linux says it."""
-    path = Path("/proc/cpuinfo")
-    return (
-        next((line for line in path.read_text().splitlines() if line.startswith("flags")), "") if path.exists() else ""
-    )

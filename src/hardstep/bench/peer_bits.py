@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-import os
-import shutil
 import subprocess
 import tempfile
 from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cases import Case, Peer, Run, aligned
 from numpy.typing import NDArray
 
-BNN = "HARDSTEP_PEERS_BNN"
+from hardstep.bench.cases import Case
+from hardstep.bench.peer import Peer, Run, aligned
+from hardstep.export.compiler import compiler
+
+__all__ = ["BnnLab", "OpenVino", "Xnor"]
 
 
-def require_binary(peer: Peer, case: Case, *, conv: bool = False) -> None:
+def require_binary(peer: Peer[Case], case: Case, *, conv: bool = False) -> None:
     """Raise UnsuitedError unless codes and weights have two values each."""
     peer.require(conv or not case.conv, "has no convolution")
     peer.require(case.top == 1 and bool((np.abs(case.weight) == 1).all()), "has 0/1 codes and -1/+1 weights")
@@ -30,7 +32,7 @@ def as_signs(case: Case) -> NDArray[np.int64]:
     return 2 * case.sums - case.sums_of(np.ones_like(case.x[:1]))
 
 
-class OpenVino(Peer):
+class OpenVino(Peer[Case]):
     """OpenVINO's CPU plugin for lowest latency: float32, 8 bits by FakeQuantize, or binary by BinaryConvolution.
 
     8-bit: codes in, float sums out. Binary: float inputs are packed as part of the forward (no packed ones can be
@@ -40,22 +42,23 @@ class OpenVino(Peer):
 
     family = "openvino"
     needs = ("openvino",)
+    install = "pip install openvino"
 
-    def expected(self, case: Case) -> NDArray[Any]:
+    def expected(self, task: Case) -> NDArray[Any]:
         """Return what a forward should give, in its own terms."""
-        given = as_signs(case) if self.kind == "binary" else case.sums
-        return given.transpose(0, 2, 3, 1) if self.kind == "binary" and case.conv else given
+        given = as_signs(task) if self.kind == "binary" else task.sums
+        return given.transpose(0, 2, 3, 1) if self.kind == "binary" and task.conv else given
 
-    def prepare(self, case: Case) -> Run:
-        """Return what does one forward of the case."""
+    def prepare(self, task: Case) -> Run:
+        """Return what does one forward of the layer."""
         ov = importlib.import_module("openvino")
         ops = importlib.import_module("openvino.opset13")
         if self.kind == "binary":
-            require_binary(self, case, conv=True)
-            self.require(case.x.shape[1] % 8 == 0, "gives wrong sums unless inputs come by the eight")
-            model, x, held = self._binary(ov, ops, case)
+            require_binary(self, task, conv=True)
+            self.require(task.x.shape[1] % 8 == 0, "gives wrong sums unless inputs come by the eight")
+            model, x, held = self._binary(ov, ops, task)
         else:
-            model, x, held = self._plain(ov, ops, case)
+            model, x, held = self._plain(ov, ops, task)
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": self.threads,
@@ -63,7 +66,7 @@ class OpenVino(Peer):
             "ENABLE_CPU_PINNING": False,
         }
         request = ov.Core().compile_model(model, "CPU", settings).create_infer_request()
-        x, out = aligned(x), aligned(np.zeros(self.expected(case).shape, np.float32))
+        x, out = aligned(x), aligned(np.zeros(self.expected(task).shape, np.float32))
         shape = tuple(model.output(0).shape)
         request.set_input_tensor(ov.Tensor(x, shared_memory=True))
         request.set_output_tensor(ov.Tensor(out.reshape(shape), shared_memory=True))
@@ -108,78 +111,87 @@ class OpenVino(Peer):
         return ov.Model([ops.transpose(given, np.array([0, 2, 3, 1]))], [taken]), x, bits
 
 
-class BnnLab(Peer):
-    """bnn-lab's XNOR-popcount kernel on words of 64 bits, packed beforehand: float sums of -1/+1 inputs."""
+class BnnLab(Peer[Case]):
+    """bnn-lab's XNOR-popcount kernel on words of 64 bits, packed beforehand: float sums of -1/+1 inputs.
+
+    Its kernel is called by address, as its own wrapper does, so the torch < 2.13 and numpy < 2 it asks for need
+    not be there.
+    """
 
     family = "bnn-lab"
+    install = "pip install --no-deps bnn-lab==1.0.0"
 
     def available(self) -> str | None:
         """Return why it cannot be used, None if it can."""
-        if BNN not in os.environ:
-            return f"{BNN} does not name the folder where bnn-lab is"
-        return None if self._path() else f"no bnn/kernels/_binary_gemm_native*.so in {BNN}"
+        try:
+            return (
+                None if self._path() else "bnn-lab has no kernel bnn/kernels/_binary_gemm_native*.so for this machine"
+            )
+        except PackageNotFoundError:
+            return "bnn-lab is not installed"
 
     def version(self) -> str:
         """Return the version in use."""
-        folder = next(Path(os.environ[BNN]).glob("bnn_lab-*.dist-info"), None)
-        return folder.name.split("-")[1].removesuffix(".dist") if folder else "unknown"
+        return distribution("bnn-lab").version
 
-    def expected(self, case: Case) -> NDArray[Any]:
+    def expected(self, task: Case) -> NDArray[Any]:
         """Return what a forward should give, in its own terms."""
-        return as_signs(case)
+        return as_signs(task)
 
-    def prepare(self, case: Case) -> Run:
-        """Return what does one forward of the case."""
-        require_binary(self, case)
+    def prepare(self, task: Case) -> Run:
+        """Return what does one forward of the layer."""
+        require_binary(self, task)
         kernel = ctypes.CDLL(str(self._path()))
         kernel.binary_gemm_set_num_threads(self.threads)
-        k = case.x.shape[1]
-        x, weight = (aligned(packed(bits, 8)) for bits in (case.x == 0, case.weight < 0))
+        k = task.x.shape[1]
+        x, weight = (aligned(packed(bits, 8)) for bits in (task.x == 0, task.weight < 0))
         out = aligned(np.zeros((len(x), len(weight)), np.float32))
         given = [ctypes.c_void_p(a.ctypes.data) for a in (x, weight, out)]
-        given += [ctypes.c_int(size) for size in (*out.shape, x.shape[1] // 8, k)]
+        sizes = [ctypes.c_int(size) for size in (*out.shape, x.shape[1] // 8, k)]
 
         def run(held: Any = (x, weight)) -> NDArray[Any]:
-            kernel.binary_gemm_u64(*given)
+            kernel.binary_gemm_u64(*given, *sizes)
             return out
 
         return run
 
     def _path(self) -> Path | None:
-        return next((Path(os.environ[BNN]) / "bnn" / "kernels").glob("_binary_gemm_native*.so"), None)
+        folder = Path(str(distribution("bnn-lab").locate_file("bnn/kernels")))
+        return next(folder.glob("_binary_gemm_native*.so"), None)
 
 
-class Xnor(Peer):
+class Xnor(Peer[Case]):
     """Our XNOR-popcount layer of xnor.c, packed inputs to packed outputs: popcounts at their best, nothing more."""
 
     family = "xnor.c (ours)"
+    install = "a C compiler, on x86 with AVX2 or AVX-512"
 
     def available(self) -> str | None:
         """Return why it cannot be used, None if it can."""
-        if shutil.which("cc") is None:
+        if compiler() is None:
             return "there is no C compiler"
         try:
             xnor_library()
-        except (OSError, subprocess.CalledProcessError) as error:
-            return f"xnor.c does not compile here ({error})"
+        except (OSError, subprocess.CalledProcessError):
+            return "xnor.c does not compile here"
         return None
 
     def version(self) -> str:
         """Return the version in use."""
         return f"{8 * xnor_library().xnor_bytes()} bits"
 
-    def expected(self, case: Case) -> NDArray[Any]:
+    def expected(self, task: Case) -> NDArray[Any]:
         """Return what a forward should give, in its own terms."""
-        return np.packbits(case.fires, axis=1, bitorder="little")
+        return np.packbits(task.fires, axis=1, bitorder="little")
 
-    def prepare(self, case: Case) -> Run:
-        """Return what does one forward of the case."""
-        require_binary(self, case)
-        self.require(len(case.weight) % 8 == 0, "has units by the eight")
+    def prepare(self, task: Case) -> Run:
+        """Return what does one forward of the layer."""
+        require_binary(self, task)
+        self.require(len(task.weight) % 8 == 0, "has units by the eight")
         library = xnor_library()
         width = library.xnor_bytes()
-        x, weight = (aligned(packed(bits, width)) for bits in (case.x, case.weight > 0))
-        counts, threshold = (aligned(a.astype(np.int32)) for a in (case.x.sum(axis=1), case.threshold))
+        x, weight = (aligned(packed(bits, width)) for bits in (task.x, task.weight > 0))
+        counts, threshold = (aligned(a.astype(np.int32)) for a in (task.x.sum(axis=1), task.threshold))
         out = aligned(np.zeros((len(x), len(weight) // 8), np.uint8))
         given = [ctypes.c_void_p(a.ctypes.data) for a in (x, counts, weight, threshold, out)]
         sizes = [ctypes.c_long(size) for size in (len(x), len(weight), x.shape[1])]
@@ -197,7 +209,7 @@ def xnor_library() -> ctypes.CDLL:
     source = Path(__file__).with_name("xnor.c")
     with tempfile.TemporaryDirectory() as folder:
         built = Path(folder) / "libxnor.so"
-        command = ["cc", "-O2", "-march=native", "-shared", "-fPIC", "-o", str(built), str(source)]
+        command = [compiler() or "cc", "-O2", "-march=native", "-shared", "-fPIC", "-o", str(built), str(source)]
         subprocess.run(command, check=True, capture_output=True)
         return ctypes.CDLL(str(built))
 

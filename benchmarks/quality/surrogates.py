@@ -1,0 +1,177 @@
+"""Surrogate gradients side by side: eight published rules on Fashion-MNIST, settings chosen on validation data, paired.
+
+    python benchmarks/quality/surrogates.py choose run table --net mlp [--seeds 5]    # two hours, one core
+    python benchmarks/quality/surrogates.py long --net mlp --seeds 5                  # an hour
+
+HARDSTEP_DATA names the folder above fashion-mnist/. `choose` trains every rule at two shapes and two learning rates for
+a part of the epochs and scores the validation part of seed 100; `run` takes the best from there, trains on seeds 0, 1,
+... and scores each test part once. `long` trains the rule that is best on the validation parts of `run` for more
+epochs, with dropout. Same split, initial weights and epochs for all rules of a seed. Expected: docs/results.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import hardstep as hs
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from record import RESULTS, first_rows, record
+from tables import surrogates
+from tables.lines import NoLinesError, lines
+
+
+@dataclass(frozen=True)
+class Net:
+    """A data set, a network, and the epochs of choosing, of a run and of a long run; rows None are all."""
+
+    data: str
+    net: hs.nets.MLP | hs.nets.ConvNet4
+    epochs: tuple[int, int, int]
+    rows: int | None = None
+
+
+NETS = {
+    "tiny": Net("digits", hs.nets.MLP(hidden=(16,)), (1, 2, 2), 500),
+    "mlp": Net("fashion-mnist", hs.nets.MLP(hidden=(1024, 1024)), (4, 10, 40)),
+    "convnet": Net("fashion-mnist", hs.nets.ConvNet4(channels=(32, 64), units=512), (2, 8, 30)),
+}
+RATES = (1e-3, 3e-3)
+
+
+def annealed(start: hs.Surrogate, end: hs.Surrogate) -> hs.Annealed:
+    """Return a rule on its published geometric path."""
+    return hs.Annealed(start, end, hs.GeometricPath())
+
+
+def rules() -> dict[str, tuple[hs.BackwardRule, hs.BackwardRule]]:
+    """Return of each rule its published shape and one half as wide, or less steep at its end."""
+    known = hs.published_rules()
+    flat = hs.ReSTE(power=1.0)
+    return {
+        "clipped": (known["clipped"], hs.Clipped(0.5)),
+        "ApproxSign": (known["ApproxSign"], hs.ApproxSign(2.0)),
+        "EDE": (known["EDE"], annealed(hs.EDE(1e-1), hs.EDE(3.0))),
+        "RBNN": (known["RBNN"], annealed(hs.RBNN(1e-1), hs.RBNN(3.0))),
+        "DSQ": (known["DSQ"], hs.DSQ(0.05)),
+        "tanh": (known["tanh"], hs.Sech2(2.0)),
+        "arctan": (known["arctan"], hs.ArcTan(4.0)),
+        "ReSTE": (known["ReSTE"], hs.Annealed(flat, hs.ReSTE(power=2.0), hs.CosinePath())),
+    }
+
+
+def train(
+    net: Net, rule: hs.BackwardRule, lr: float, seed: int, epochs: int, dropout: float = 0.0
+) -> tuple[hs.Report, torch.nn.Module, Any]:
+    """Train one network; return its report, itself and its data."""
+    data = first_rows(hs.data.load(net.data, seed=seed), net.rows)
+    recipe = replace(net.net, dropout=dropout) if dropout else net.net
+    built = recipe(data.shape, data.outputs, seed)
+    method = hs.GradientDescent(rule=rule, optimiser=hs.Adam(lr=lr))
+    return hs.fit(built, data, method, sweeps=epochs, seed=seed, progress=False), built, data
+
+
+def recorded(options: argparse.Namespace, kind: str) -> list[dict[str, Any]]:
+    """Return what is recorded of this kind for the net."""
+    try:
+        return lines(options.results, "surrogates", kind=kind, net=options.net)
+    except NoLinesError:
+        return []
+
+
+def choose(options: argparse.Namespace) -> None:
+    """Train every rule at both shapes and rates, on validation data only."""
+    net = NETS[options.net]
+    done = {(line["rule"], line["shape"], line["lr"]) for line in recorded(options, "choose")}
+    for (name, shapes), (shape, lr) in product(rules().items(), product((0, 1), RATES)):
+        if (options.rules and name not in options.rules) or (name, shape, lr) in done:
+            continue
+        report, _, _ = train(net, shapes[shape], lr, 100, net.epochs[0])
+        setting = {"net": options.net, "rule": name, "shape": shape, "lr": lr, "text": repr(shapes[shape])}
+        # the last sweep, not the best one: the best of several is an optimistic estimate
+        score = round(report.records[-1].score or 0.0, 4)
+        record(options.results, "surrogates", kind="choose", **setting, epochs=net.epochs[0], validation=score)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train every rule at its best setting and score the test part once."""
+    net = NETS[options.net]
+    done = {(line["rule"], line["shape"], line["lr"], line["seed"]) for line in recorded(options, "run")}
+    for seed in range(options.first, options.first + options.seeds):
+        for name, shapes in rules().items():
+            if options.rules and name not in options.rules:
+                continue
+            best = surrogates.chosen(options.results, options.net, name)
+            setting = {key: best[key] for key in ("net", "rule", "shape", "lr", "text")}
+            if (name, best["shape"], best["lr"], seed) in done:
+                continue
+            report, built, data = train(net, shapes[best["shape"]], best["lr"], seed, net.epochs[1])
+            scored(options, "run", report, built, data, **setting, seed=seed, epochs=net.epochs[1])
+
+
+def long(options: argparse.Namespace) -> None:
+    """Train the rule that is best on the validation parts of `run` for more epochs."""
+    net = NETS[options.net]
+    name = surrogates.best(options.results, options.net)
+    best = surrogates.chosen(options.results, options.net, name)
+    setting = {key: best[key] for key in ("net", "rule", "shape", "lr", "text")}
+    done = {(line["rule"], line["dropout"], line["seed"]) for line in recorded(options, "long")}
+    for seed in range(options.first, options.first + options.seeds):
+        if (name, options.dropout, seed) in done:
+            continue
+        rule = rules()[name][best["shape"]]
+        report, built, data = train(net, rule, best["lr"], seed, net.epochs[2], options.dropout)
+        more = {"dropout": options.dropout, "seed": seed, "epochs": net.epochs[2]}
+        scored(options, "long", report, built, data, **setting, **more)
+
+
+def scored(
+    options: argparse.Namespace, kind: str, report: hs.Report, built: torch.nn.Module, data: Any, **values: Any
+) -> None:
+    """Score the test part and record a line."""
+    engine = hs.Engine(hs.freeze(built, calibrate=data.train))
+    right = engine.predict(data.test.x.numpy()) == data.test.y.numpy()
+    record(
+        options.results,
+        "surrogates",
+        kind=kind,
+        **values,
+        validation=report.score,
+        test=hs.score(built, data.test),
+        frozen=round(float(right.mean()), 4),
+        seconds=round(report.seconds, 1),
+    )
+
+
+def table(options: argparse.Namespace) -> None:
+    """Print accuracy, paired differences and seconds of what is recorded."""
+    print(surrogates.test(options.results, options.net))
+
+
+WHAT = {"choose": choose, "run": run, "long": long, "table": table}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=list(WHAT), nargs="+")
+    parser.add_argument("--net", choices=list(NETS), default="mlp")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="first seed")
+    parser.add_argument("--rules", nargs="+", default=None, help="names of the rules; all if not given")
+    parser.add_argument("--dropout", type=float, default=0.2, help="of `long`, in networks that have it")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    for what in options.what:
+        WHAT[what](options)
+
+
+if __name__ == "__main__":
+    main()

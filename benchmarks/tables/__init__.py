@@ -1,0 +1,1 @@
+"""How the recorded lines of each benchmark become tables, numbers and pictures; nothing here trains or measures."""

@@ -1,0 +1,1 @@
+"""Speed beside the peers that are installed: layers and whole networks, timed in turn inside one process."""
