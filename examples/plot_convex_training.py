@@ -1,11 +1,14 @@
-"""Training with a proof: objective, bound and gap against time, and the half-spaces that the optimum uses.
+"""Training with a proof
+=====================
 
-    python examples/plot_convex_training.py        # writes docs/pictures/convex_training.png; 20 seconds on two cores
+Two features, a curved border with noise; the convex program over all half-spaces of the plane. Left: the objective
+falls, the dual bound rises, until they meet: then no network of one hidden layer, however wide, is better at this
+price. Middle: the gap between them, and the same for 1,000 half-spaces drawn at random, which stay above the optimum
+for good. Right: the optimum's outputs and half-spaces, thicker where the amplitude is larger. ::
 
-Two features, a curved border with noise; the program over all half-spaces of the plane. Left: the objective falls, the
-dual bound rises, until they meet: then no network of one hidden layer, however wide, is better at this price. Middle:
-the gap between them, and the same for 1,000 half-spaces drawn at random, which stay above the optimum for good. Right:
-the optimum's outputs and half-spaces, thicker where the amplitude is larger. Expected: proved to 1e-6 in seconds.
+    python examples/plot_convex_training.py    # writes docs/pictures/convex_training.png; 20 seconds on two cores
+
+Expected: proved to 1e-6 in seconds.
 """
 
 from __future__ import annotations
@@ -47,9 +50,9 @@ def draw(axis: Axes, net: torch.nn.Sequential, x: torch.Tensor, y: torch.Tensor)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sweeps", type=int, default=60)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs" / "pictures")
+    parser.add_argument("--out", type=Path, default=Path("docs/pictures"))
     options = parser.parse_args()
     generator = torch.Generator().manual_seed(0)
     x = 2 * torch.rand(ROWS, 2, generator=generator) - 1

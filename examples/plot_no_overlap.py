@@ -1,13 +1,16 @@
-"""A step network whose training is understood: relaxed splitting on one hidden layer without overlap.
+"""A step network whose training is understood
+===========================================
 
-    python examples/plot_no_overlap.py          # writes docs/pictures/no_overlap.png; 10 seconds on one core
+Relaxed splitting on one hidden layer without overlap: a filter of 100 weights learns a teacher's with 10 that are not
+0, through 20 step units, by the mean coarse gradient of the ReLU rule. Left: the angle of the trained filter w to the
+teacher's, from starts at 10 to 175 degrees for each penalty at the same threshold, and the bound of each limit
+(dotted). Middle: the number of weights of the exported filter u that are not 0. Right: from the teacher's own filter
+the objective with the true loss rises; what falls is the potential whose gradient the coarse gradient is. ::
 
-A filter of 100 weights learns a teacher's with 10 that are not 0, through 20 step units, by the mean coarse gradient of
-the ReLU rule. Left: the angle of the trained filter w to the teacher's, from starts at 10 to 175 degrees for each
-penalty at the same threshold, and the bound of each limit (dotted). Middle: the number of weights of the exported
-filter u that are not 0. Right: from the teacher's own filter the objective with the true loss rises; what falls is the
-potential whose gradient the coarse gradient is. Expected: every end is below its bound, though the angle may rise again
-below it; no false weight; the smallest true ones go, as they are below the threshold; l0 has two limits.
+    python examples/plot_no_overlap.py    # writes docs/pictures/no_overlap.png; 10 seconds on one core
+
+Expected: every end is below its bound, though the angle may rise again below it; no false weight; the smallest true
+ones go, as they are below the threshold; l0 has two limits.
 """
 
 from __future__ import annotations
@@ -93,7 +96,7 @@ def draw_potential(above: Axes, below: Axes, target: Tensor, steps: int) -> None
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=180)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs" / "pictures")
+    parser.add_argument("--out", type=Path, default=Path("docs/pictures"))
     options = parser.parse_args()
     figure = Figure(figsize=(11.5, 3.6), layout="constrained")
     axes = figure.subplot_mosaic([["angles", "supports", "above"], ["angles", "supports", "below"]])

@@ -1,12 +1,16 @@
-"""Sparse step networks: accuracy against the share of zeros, and what splitting does sweep by sweep.
+"""Networks of mostly zeros
+========================
 
-    python examples/plot_sparse.py          # writes docs/pictures/sparse.png; three minutes on two cores
+Accuracy against the share of zeros, and what splitting does sweep by sweep. Left: the digits, 64-256-256-10; each
+penalty with the gradient at the sparse weights handed to the dense ones, and iterative magnitude pruning by layer, at
+the same number of epochs. Right: validation accuracy of the sparse weights and of the dense copy beside them, gradient
+at the dense ones (the published form); the dotted lines are where the penalty is at its full strength and where the
+zeros are fixed. ::
 
-Left: the digits, 64-256-256-10; each penalty with the gradient at the sparse weights handed to the dense ones, and
-iterative magnitude pruning by layer, at the same number of epochs. Right: validation accuracy of the sparse weights and
-of the dense copy beside them, gradient at the dense ones (the published form); the dotted lines are where the penalty
-is at its full strength and where the zeros are fixed. Expected: little loss up to 90 % zeros; soft thresholds (l1) lose
-first; the sparse weights lag behind the dense copy until their own training begins.
+    python examples/plot_sparse.py    # writes docs/pictures/sparse.png; three minutes on two cores
+
+Expected: little loss up to 90 % zeros; soft thresholds (l1) lose first; the sparse weights lag behind the dense copy
+until their own training begins.
 """
 
 from __future__ import annotations
@@ -38,10 +42,10 @@ def methods(sparsity: float) -> dict[str, hs.Method]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sweeps", type=int, default=24)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs" / "pictures")
+    parser.add_argument("--out", type=Path, default=Path("docs/pictures"))
     options = parser.parse_args()
     parts = [hs.data.load("digits", seed=seed, val_share=0.3) for seed in range(options.seeds)]
 

@@ -1,10 +1,13 @@
-"""Targets in narrow deep step networks: what a flip of a bit does, and what comes of aiming by it.
+"""Targets in narrow deep networks
+===============================
 
-    python examples/plot_targets.py          # writes docs/pictures/targets.png; two minutes on one core
+What a flip of a bit does, and what comes of aiming by it, on the digits, 64-12-12-12-12-10. Left and middle: the change
+of a row's loss if a bit flips, as the backward pass predicts it and as measured, in the first and the last layer of a
+trained network. Right: validation accuracy sweep by sweep of the soft hinge in one backward pass, and of the same layer
+losses with targets aimed by measured flips; mean over seeds. ::
 
-Digits, 64-12-12-12-12-10. Left and middle: the change of a row's loss if a bit flips, as the backward pass predicts it
-and as measured, in the first and the last layer of a trained network. Right: validation accuracy sweep by sweep of the
-soft hinge in one backward pass, and of the same layer losses with targets aimed by measured flips; mean over seeds.
+    python examples/plot_targets.py    # writes docs/pictures/targets.png; two minutes on one core
+
 Expected: straight below the read-out the prediction is good; three layers down most flips do nothing and the others
 little that was predicted; measured flips train the better network.
 """
@@ -28,10 +31,10 @@ METHODS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sweeps", type=int, default=60)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs" / "pictures")
+    parser.add_argument("--out", type=Path, default=Path("docs/pictures"))
     options = parser.parse_args()
     figure = Figure(figsize=(10.5, 3.4), layout="constrained")
     axes = figure.subplots(1, 3)

@@ -1,10 +1,13 @@
-"""The whole path in one picture: what a step network computes, how it is trained, what freezing costs.
+"""The whole path in one picture
+=============================
 
-    python examples/plot_whole_path.py          # writes docs/pictures/whole_path.png; 40 seconds on two cores
+What a step network computes, how it is trained, what freezing costs. Left: a 2-32-2 step network on two half-moons;
+each hidden unit is a line, each region between lines has one label. Middle: training 64-256-256-10 on the digits.
+Right: the same network frozen at 2 to 8 bits a weight, size against validation accuracy. ::
 
-Left: a 2-32-2 step network on two half-moons; each hidden unit is a line, each region between lines has one label.
-Middle: training 64-256-256-10 on the digits. Right: the same network frozen at 2 to 8 bits a weight, size against
-validation accuracy. Expected: from 4 bits on, within half a point of the float network at an eighth of its size.
+    python examples/plot_whole_path.py    # writes docs/pictures/whole_path.png; 40 seconds on two cores
+
+Expected: from 4 bits on, within half a point of the float network at an eighth of its size.
 """
 
 from __future__ import annotations
@@ -42,9 +45,9 @@ def draw_regions(axis: Axes, sweeps: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sweeps", type=int, default=100)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs" / "pictures")
+    parser.add_argument("--out", type=Path, default=Path("docs/pictures"))
     options = parser.parse_args()
     figure = Figure(figsize=(10.5, 3.2), layout="constrained")
     left, middle, right = figure.subplots(1, 3)

@@ -8,15 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from docs._site.small import SMALL
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = {
-    "examples/plot_whole_path.py": ["--sweeps", "2", "--out", "{tmp}"],
-    "examples/plot_block_descent.py": ["--sweeps", "2", "--out", "{tmp}"],
-    "examples/plot_targets.py": ["--sweeps", "2", "--seeds", "1", "--out", "{tmp}"],
-    "examples/plot_sparse.py": ["--sweeps", "6", "--seeds", "1", "--out", "{tmp}"],
-    "examples/plot_convex_training.py": ["--sweeps", "2", "--out", "{tmp}"],
-    "examples/plot_no_overlap.py": ["--steps", "20", "--out", "{tmp}"],
+    **{f"examples/{name}.py": [*arguments, "--out", "{tmp}"] for name, arguments in SMALL.items()},
     "benchmarks/quality/surrogates.py": [
         *("choose", "run", "long", "table", "--net", "tiny", "--seeds", "1", "--rules", "clipped", "EDE"),
         *("--results", "{tmp}"),
