@@ -57,6 +57,28 @@ def test_staircase_counts_the_thresholds_below_even_beside_them(stairs: int) -> 
     assert module(torch.tensor([9.0])).item() == 1.0
 
 
+@pytest.mark.parametrize("stairs", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_flight_of_stairs_goes_forward_as_one_by_one(stairs: int, dtype: torch.dtype) -> None:
+    thresholds = torch.tensor(hs.Staircase(stairs).thresholds).to(dtype)
+    x = torch.cat([thresholds, torch.linspace(-1, 2, 301).to(dtype), -torch.zeros(1, dtype=dtype)])
+    assert torch.equal(hs.Staircase(stairs, whole=True)(x), hs.Staircase(stairs)(x))
+
+
+def test_flight_of_stairs_goes_back_by_one_rule_in_its_middle() -> None:
+    x = torch.linspace(-1, 2, 301, dtype=torch.float64, requires_grad=True)
+    known = {
+        hs.UnitArea(hs.Clipped(0.5)): ((x >= 0) & (x <= 1)).double(),
+        hs.Sech2(2.0): torch.cosh(2 * x - 1) ** -2,
+    }
+    for rule, wanted in known.items():
+        (slope,) = torch.autograd.grad(hs.Staircase(3, rule, whole=True)(x).sum(), x)
+        torch.testing.assert_close(slope, wanted.detach(), rtol=1e-9, atol=1e-12)
+    (sum_of_windows,) = torch.autograd.grad(hs.Staircase(3, hs.Scaled(hs.Clipped(1.0), 2.0))(x).sum(), x)
+    count = sum(((x - i / 2).abs() <= 1).double() for i in range(3))  # the saturated-hinge sum, grad/k times a count
+    torch.testing.assert_close(sum_of_windows, count / 3)
+
+
 def test_staircase_without_stairs_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1 stair, got 0"):
         hs.Staircase(0)

@@ -118,14 +118,18 @@ class Staircase(nn.Module):
     """The quantised ReLU: (1/k) sum_{i<k} step(x - theta_i), theta_i = i/(k-1); k = 1 is the step itself.
 
     The stairs are counted by comparisons with stored thresholds; the form ceil((k-1) x) differs from it at
-    floats beside a threshold. Backwards each stair follows the rule, so an area-1 rule matches the jump of 1.
+    floats beside a threshold. Backwards each stair follows the rule, so an area-1 rule matches the jump of 1; or one
+    rule stands for the whole flight, in its middle: `Staircase(rule=UnitArea(Clipped(0.5)), whole=True)` passes the
+    gradient on where 0 <= x <= 1, `Sech2(2.0)` in its place weighs it by sech²(2x - 1).
 
     Parameters
     ----------
     stairs
         Number k >= 1 of stairs; the output has k + 1 levels (k = 3 is the 2-bit activation).
     rule
-        Rule of each stair.
+        Rule of each stair, or of the flight.
+    whole
+        Follow the rule once, at x - 1/2, instead of at every stair.
 
     Raises
     ------
@@ -134,7 +138,7 @@ class Staircase(nn.Module):
 
     References
     ----------
-    Friesen and Domingos 2018, Sec. 4 [friesen2018], quantised ReLU. Differs: the backward pass is the sum
+    Friesen and Domingos 2018, Sec. 4 [friesen2018], quantised ReLU. Differs: by default the backward pass is the sum
     of the stairs' own rules, not one box or one sech².
 
     Examples
@@ -143,11 +147,11 @@ class Staircase(nn.Module):
     tensor([0.0000, 0.3333, 0.6667, 1.0000])
     """
 
-    def __init__(self, stairs: int = 3, rule: BackwardRule = Clipped()) -> None:  # noqa: B008 (frozen)
+    def __init__(self, stairs: int = 3, rule: BackwardRule = Clipped(), *, whole: bool = False) -> None:  # noqa: B008
         super().__init__()
         if stairs < 1:
             raise ValueError(f"a staircase has at least 1 stair, got {stairs}")
-        self.stairs = stairs
+        self.stairs, self.whole = stairs, whole
         self.step = Step(rule)
 
     @property
@@ -157,6 +161,10 @@ class Staircase(nn.Module):
 
     def forward(self, x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
         """Return the share of thresholds below x."""
+        if self.whole:
+            middle = self.step(x - 0.5)
+            below = torch.stack([x > threshold for threshold in self.thresholds]).sum(dim=0).to(x.dtype)
+            return below / self.stairs + (middle - middle.detach())
         count = self.step(x)
         for threshold in self.thresholds[1:]:
             count = count + self.step(x - threshold)
@@ -165,4 +173,4 @@ class Staircase(nn.Module):
 
     def extra_repr(self) -> str:
         """Show the number of stairs."""
-        return f"stairs={self.stairs}"
+        return f"stairs={self.stairs}" + ", whole" * self.whole
