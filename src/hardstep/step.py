@@ -164,11 +164,12 @@ class Staircase(nn.Module):
         if self.whole:
             middle = self.step(x - 0.5)
             below = torch.stack([x > threshold for threshold in self.thresholds]).sum(dim=0).to(x.dtype)
-            return below / self.stairs + (middle - middle.detach())
+            out: Tensor = below / self.stairs + (middle - middle.detach())
+            return out
         count = self.step(x)
         for threshold in self.thresholds[1:]:
             count = count + self.step(x - threshold)
-        out: Tensor = count / self.stairs
+        out = count / self.stairs
         return out
 
     def extra_repr(self) -> str:
