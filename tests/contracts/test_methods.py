@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from torch import nn
 
 import hardstep as hs
 from hardstep import checkpoint
-from hardstep.fit import Method
+from hardstep.fit import Method, Work
+from hardstep.ranks import launched_fabric
 
 from .test_rules import concrete
 
@@ -125,6 +127,16 @@ def test_resumed_fit_ends_in_the_bits_of_an_unbroken_one(
     # a finished fit is not run again
     finished, _ = train(method, digits, sweeps=4, folder=tmp_path)
     assert same(whole, finished)
+
+
+@every_method
+def test_incremental_method_starts_from_the_weights_that_it_finds(method: Method[Any], digits: hs.data.Data) -> None:
+    if not method.incremental:
+        return
+    net = hs.nets.MLP(hidden=(256, 128))(digits.shape, digits.outputs)
+    found = copy.deepcopy(net)
+    method.init(net, Work(digits, launched_fabric(), 0, 1))
+    assert same(net, found)
 
 
 def planted_steps() -> hs.data.Data:
