@@ -17,6 +17,7 @@ from .grid import Grid
 from .group_penalties import Columns, Grouped, Layout, Rows, SparseGroupL0, Words
 from .hardnet import HardNet
 from .losses import CrossEntropy, Loss, Squared, SquaredHinge
+from .memory import Packed, Recomputed, Whole
 from .methods.activate import Activate, Negative, TwoSided
 from .methods.aims import Aim, Flips, Ramp
 from .methods.bcd import BCD
@@ -175,6 +176,7 @@ __all__ = [
     "Morlet",
     "Negative",
     "NoPenalty",
+    "Packed",
     "Penalty",
     "PerceptronLoss",
     "Pointwise",
@@ -184,6 +186,7 @@ __all__ = [
     "Ramp",
     "RandomFeatures",
     "ReSTE",
+    "Recomputed",
     "Record",
     "Rectified",
     "Refit",
@@ -225,6 +228,7 @@ __all__ = [
     "UnitChoice",
     "UnitPeak",
     "Wavelets",
+    "Whole",
     "Words",
     "Work",
     "__version__",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hardstep.fit import Batch, Method, Sweep, Work
 from hardstep.losses import CrossEntropy, Loss
+from hardstep.memory import Packed, Recomputed, Whole
 from hardstep.penalties import NoPenalty, Penalty
 from hardstep.ranks import shared_statistics
 from hardstep.rules import BackwardRule, Clipped
@@ -190,6 +191,8 @@ class GradientDescent(Method[Descent]):
         Factor of the learning rate as a function of progress, applied at every batch.
     batch_size
         Rows of a global batch, over all ranks.
+    memory
+        What the forward pass keeps for the backward pass; gradients are the same, bit for bit.
 
     References
     ----------
@@ -202,6 +205,7 @@ class GradientDescent(Method[Descent]):
     optimiser: Adam | SGD = field(default_factory=lambda: Adam(lr=2e-3))
     schedule: Constant | Cosine | Drops = field(default_factory=Cosine)
     batch_size: int = 128
+    memory: Whole | Packed | Recomputed = field(default_factory=Whole)
 
     incremental = True
 
@@ -252,7 +256,8 @@ class GradientDescent(Method[Descent]):
 
     def passes(self, state: Descent, work: Work, batch: Batch, *, retain_graph: bool = False) -> tuple[Tensor, Tensor]:
         """Run a batch forwards and backwards; return its outputs and the sum of its losses."""
-        out = state.wrapped(batch.x)
+        with self.memory.saving(state.net):
+            out = state.wrapped(batch.x)
         loss = self.loss.value(out, batch.y).sum()
         # gradients are averaged over ranks, the loss over the global batch
         work.fabric.backward(loss * (work.fabric.world_size / batch.total), retain_graph=retain_graph)

@@ -1,0 +1,319 @@
+"""What a forward pass keeps for the backward pass: everything, real sums and bits, or bits alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils.checkpoint import checkpoint
+
+from hardstep.chain import leaves
+from hardstep.rules import BackwardRule
+from hardstep.step import Sign, Staircase, Step
+
+__all__ = ["Packed", "Recomputed", "Whole"]
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Keep every tensor as autograd does: no time is spent, and 12 bytes a unit held in float32.
+
+    For linear, normalise, step: 4 bytes for what the normalisation reads, 4 for what the step reads, 4 for the bit that
+    the next layer reads.
+    """
+
+    def saving(self, net: nn.Module) -> AbstractContextManager[None]:
+        """Return a context that changes nothing."""
+        return nullcontext()
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Keep the sums of each layer with weights and every step's output as bits; the same gradients, bit for bit.
+
+    What stands between such a layer and its step, normalisation, pooling, dropout, is computed again from the sums in
+    the backward pass; so is what stands between a step and the next such layer, from the bits. For n rows and b bytes
+    a number that is, for each unit before pooling, b + 1/8 bytes. Without anything between, a box rule needs one or two
+    bits of the sum (`BackwardRule.stand_ins`), so 1/4 or 3/8 of a byte; other rules need it whole.
+
+    Any network: outside of `nn.Sequential`s, as at the sum of a residual block, nothing is computed again.
+    """
+
+    def saving(self, net: nn.Module) -> AbstractContextManager[None]:
+        """Return a context in which the network's forward pass keeps so much."""
+        chains = {m: _cut_at_sums([leaf for _, leaf in leaves(m)]) for m in net.modules() if _sequential(m)}
+        again = {step for regions in chains.values() for region in regions if region.again for step in region.steps}
+        alone = [m for m in net.modules() if isinstance(m, Step) and m not in again]
+        return _saving(net, chains, alone)
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """Keep every step's output as bits and nothing else; the same gradients, bit for bit, for a second forward pass.
+
+    The bits of one step are all it takes to compute again what lies between it and the next: for n rows, n/8 bytes a
+    unit after pooling, and the generator's state (5,056 bytes on a CPU) once for each step. The backward pass holds
+    what one such segment needs, segment by segment. Running statistics are updated once, dropout draws the same, and
+    autocast is as it was. A module that contains a step, such as a residual block, is a segment.
+
+    Raises
+    ------
+    ValueError
+        By `saving`, if the network is no `nn.Sequential`, which may contain others: it cannot be cut.
+
+    References
+    ----------
+    Chen et al. 2016, Sec. 4 [chen2016], checkpoints and segments. Ours: in a step network a checkpoint is a bit a unit.
+    """
+
+    def saving(self, net: nn.Module) -> AbstractContextManager[None]:
+        """Return a context in which the network's forward pass keeps so much."""
+        if not _sequential(net):
+            raise ValueError(
+                f"Recomputed() cuts an nn.Sequential, which may contain others, at its steps, but the network is a "
+                f"{type(net).__name__}; write it as an nn.Sequential of its parts, or use memory=Packed()"
+            )
+        return _saving(net, {net: _cut_at_steps([leaf for _, leaf in leaves(net)])}, [])
+
+
+@dataclass(frozen=True, eq=False)
+class _Region:
+    """Leaves that run one after another; computed again in the backward pass, or not."""
+
+    leaves: Sequence[nn.Module]
+    again: bool
+
+    @property
+    def steps(self) -> list[Step]:
+        return [module for leaf in self.leaves for module in leaf.modules() if isinstance(module, Step)]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if not self.again:
+            return self._through(x)
+        out: Tensor = checkpoint(self._through, x, use_reentrant=False, context_fn=self._contexts)
+        return out
+
+    def _through(self, x: Tensor) -> Tensor:
+        for leaf in self.leaves:
+            x = leaf(x)
+        return x
+
+    def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[Any]]:
+        return nullcontext(), _BuffersAside([module for leaf in self.leaves for module in leaf.modules()])
+
+
+def _cut_at_steps(chain: Sequence[nn.Module]) -> list[_Region]:
+    """Return the regions that end with a step, and the rest."""
+    return [_Region(part, len(part) > 1 or _composite(part[0])) for part in _parts(chain, before=(), behind=(_steps,))]
+
+
+def _cut_at_sums(chain: Sequence[nn.Module]) -> list[_Region]:
+    """Return the regions that end with a step or with a layer of weights; modules with parts of their own stay apart."""
+    parts = _parts(chain, before=(_composite,), behind=(_composite, _steps, _weighs))
+    return [_Region(part, len(part) > 1) for part in parts]
+
+
+Trait = Callable[[nn.Module], bool]
+
+
+def _parts(chain: Sequence[nn.Module], *, before: Sequence[Trait], behind: Sequence[Trait]) -> list[list[nn.Module]]:
+    """Cut a chain before and behind the leaves with these traits."""
+    parts: list[list[nn.Module]] = [[]]
+    for leaf in chain:
+        if any(trait(leaf) for trait in before):
+            parts.append([])
+        parts[-1].append(leaf)
+        if any(trait(leaf) for trait in behind):
+            parts.append([])
+    return [part for part in parts if part]
+
+
+def _sequential(module: nn.Module) -> bool:
+    return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
+
+
+def _steps(leaf: nn.Module) -> bool:
+    return any(isinstance(module, Step) for module in leaf.modules())
+
+
+def _weighs(leaf: nn.Module) -> bool:
+    return any(parameter.ndim > 1 for parameter in leaf.parameters())
+
+
+def _composite(leaf: nn.Module) -> bool:
+    return any(True for _ in leaf.children()) and not isinstance(leaf, Sign | Staircase)
+
+
+class _BuffersAside:
+    """Let modules run on copies of their buffers, as often as it is entered: statistics are not updated again."""
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self._modules = modules
+        self._own: list[tuple[nn.Module, str, Tensor]] = []
+
+    def __enter__(self) -> None:
+        self._own = [(m, name, own) for m in self._modules for name, own in m.named_buffers(recurse=False)]
+        for module, name, own in self._own:
+            setattr(module, name, own.clone())
+
+    def __exit__(self, *_: object) -> None:
+        for module, name, own in self._own:
+            setattr(module, name, own)
+
+
+@contextmanager
+def _saving(net: nn.Module, chains: dict[nn.Module, list[_Region]], alone: Sequence[Step]) -> Iterator[None]:
+    """Run sequentials region by region, and keep outputs of steps, and inputs of those that run alone, as codes."""
+    known = _Known()
+    patched: list[nn.Module] = [*chains, *alone]
+    hooks = [
+        module.register_forward_hook(known.note, prepend=True)  # sees the output before any other hook changes it
+        for module in net.modules()
+        if isinstance(module, Step | Sign | Staircase)
+    ]
+    for chain, regions in chains.items():
+        chain.forward = partial(_one_by_one, regions)
+    for step in alone:
+        step.forward = partial(_with_stand_ins, step)  # type: ignore[method-assign]
+    try:
+        with saved_tensors_hooks(known.pack, _unpack):
+            yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module in patched:
+            del module.forward
+
+
+def _one_by_one(regions: Sequence[_Region], x: Tensor) -> Tensor:
+    for region in regions:
+        x = region(x)
+    return x
+
+
+def _with_stand_ins(step: Step, x: Tensor) -> Tensor:
+    """Run a step that keeps of its input what its rule needs."""
+    rule = step.rule
+    if not rule.stand_ins:
+        return Step.forward(step, x)
+    with saved_tensors_hooks(partial(_as_stand_ins, rule), _unpack):
+        return Step.forward(step, x)
+
+
+@dataclass(frozen=True, eq=False)
+class _Itself:
+    """A tensor that is kept whole."""
+
+    tensor: Tensor
+    version: int
+
+    def unpack(self) -> Tensor:
+        if self.tensor._version != self.version:
+            raise RuntimeError(
+                f"a tensor of shape {tuple(self.tensor.shape)} that the backward pass needs was changed in place after "
+                "the forward pass; change a copy"
+            )
+        return self.tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Codes:
+    """A tensor that has few levels: codes in the order of its storage, 8 bits or fewer each."""
+
+    words: UInt8[Tensor, "_"]
+    levels: Float[Tensor, "_"]
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    @classmethod
+    def of(cls, codes: UInt8[Tensor, "*n"] | Bool[Tensor, "*n"], levels: Float[Tensor, "_"]) -> _Codes:
+        """Pack codes that are dense in memory, as results of elementwise operations are."""
+        flat = codes.view(torch.uint8).as_strided((codes.numel(),), (1,))
+        return cls(_packed(flat, _bits(len(levels))), levels, tuple(codes.shape), codes.stride())
+
+    def unpack(self) -> Tensor:
+        bits = _bits(len(self.levels))
+        if not bits:
+            return self.levels[0].expand(self.shape)
+        shifts = torch.arange(0, 8, bits, device=self.levels.device)
+        codes = (torch.arange(256, device=self.levels.device)[:, None] >> shifts) & (2**bits - 1)
+        table = self.levels[codes.clamp_(max=len(self.levels) - 1)]  # what each byte stands for
+        return table.index_select(0, self.words.int()).view(-1).as_strided(self.shape, self.stride)
+
+
+def _unpack(kept: _Itself | _Codes) -> Tensor:
+    with torch.no_grad():
+        return kept.unpack()
+
+
+def _bits(levels: int) -> int:
+    """Return how many bits, 0, 1, 2, 4 or 8, tell so many levels apart."""
+    return next(bits for bits in (0, 1, 2, 4, 8) if levels <= 2**bits)
+
+
+def _packed(codes: UInt8[Tensor, "n"], bits: int) -> UInt8[Tensor, "_"]:
+    """Return codes of so many bits as bytes, the first in the lowest bits."""
+    if bits in (0, 8):
+        return codes if bits else codes[:0]
+    per = 8 // bits
+    whole = nn.functional.pad(codes, (0, -len(codes) % per))
+    words = whole.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[per])
+    # the product of a word with this number has the j-th code at bit `bits` j of its highest byte, and no carries
+    gather = sum(1 << (8 * (per - 1) - (8 - bits) * j) for j in range(per))
+    return (words * gather >> 8 * (per - 1)).to(torch.uint8)
+
+
+def _as_stand_ins(rule: BackwardRule, x: Tensor) -> _Codes:
+    """Return which of the rule's stand-ins its pullback takes each entry for."""
+    with torch.no_grad():
+        levels = x.new_tensor(rule.stand_ins)
+        codes = torch.zeros_like(x, dtype=torch.uint8)
+        ups = [rule.pullback(values, torch.ones_like(values)) for values in (x, levels)]
+        downs = [rule.pullback(values, torch.full_like(values, -1)) for values in (x, levels)] if len(levels) > 2 else ups
+        for i in range(1, len(levels)):
+            codes += ((ups[0] == ups[1][i]) & (downs[0] == downs[1][i])).view(torch.uint8) * i
+        return _Codes.of(codes, levels)
+
+
+@dataclass
+class _Seen:
+    """An output of a step, by its memory, and the codes of the views of it that were kept."""
+
+    memory: StorageWeakRef
+    version: int
+    dtype: torch.dtype
+    activation: Step | Sign | Staircase
+    views: dict[tuple[Any, ...], _Itself | _Codes] = field(default_factory=dict)
+
+
+class _Known:
+    """Knows outputs of steps again by their memory, never by their values, and packs those."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, _Seen] = {}
+
+    def note(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Remember an output; memory that is freed and used again is other memory."""
+        assert isinstance(module, Step | Sign | Staircase)
+        reference = StorageWeakRef(output.untyped_storage())
+        self._seen[reference.cdata] = _Seen(reference, output._version, output.dtype, module)
+
+    def pack(self, tensor: Tensor) -> _Itself | _Codes:
+        """Return codes of an output of a step, as long as nothing was written over it, else the tensor."""
+        seen = self._seen.get(tensor.untyped_storage()._cdata) if tensor.layout is torch.strided else None
+        if seen is None or (seen.version, seen.dtype) != (tensor._version, tensor.dtype):
+            return _Itself(tensor, tensor._version)
+        view = (tensor.storage_offset(), tensor.shape, tensor.stride())
+        if view not in seen.views:
+            with torch.no_grad():
+                codes, levels = seen.activation.coded(tensor)
+                seen.views[view] = _Codes.of(codes, levels) if len(levels) <= 256 else _Itself(tensor, tensor._version)
+        return seen.views[view]
