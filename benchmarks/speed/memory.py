@@ -110,6 +110,7 @@ def measure(options: argparse.Namespace, name: str, net: nn.Sequential, shape: t
             ratio=round(statistics.median(ratios), 3),
             ratio_min=round(min(ratios), 3),
             ratio_max=round(max(ratios), 3),
+            ratio_of_least=round(min(times[i] for times in rounds[1:]) / min(times[0] for times in rounds[1:]), 3),
             seconds=round(statistics.median(times[i] for times in rounds[1:]), 4),
             rounds=options.rounds,
             threads=torch.get_num_threads(),

@@ -118,7 +118,8 @@ def _cut_at_steps(chain: Sequence[nn.Module]) -> list[_Region]:
 def _cut_at_sums(chain: Sequence[nn.Module]) -> list[_Region]:
     """Return the regions that end with a step or with a layer of weights; modules made of parts stay apart."""
     parts = _parts(chain, before=(_composite,), behind=(_composite, _steps, _weighs))
-    return [_Region(part, len(part) > 1) for part in parts]
+    # flattened bits are known again by their memory, so there is nothing to compute
+    return [_Region(part, sum(not isinstance(leaf, nn.Flatten) for leaf in part) > 1) for part in parts]
 
 
 Trait = Callable[[nn.Module], bool]
