@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -13,7 +13,6 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils.checkpoint import checkpoint
 
 from hardstep.chain import leaves
 from hardstep.rules import BackwardRule
@@ -60,8 +59,8 @@ class Recomputed:
     """Keep every step's output as bits and nothing else; the same gradients, bit for bit, for a second forward pass.
 
     The bits of one step are all it takes to compute again what lies between it and the next: for n rows, n/8 bytes a
-    unit after pooling, and the generator's state (5,056 bytes on a CPU) once for each step. The backward pass holds
-    what one such segment needs, segment by segment. Running statistics are updated once, dropout draws the same, and
+    unit after pooling, and for each segment that draws the generator's state (5,056 bytes on a CPU). The backward pass
+    holds what one segment needs, segment by segment. Running statistics are updated once, dropout draws the same, and
     autocast is as it was. A module that contains a step, such as a residual block, is a segment.
 
     Raises
@@ -93,21 +92,16 @@ class _Region:
 
     @property
     def steps(self) -> list[Step]:
-        return [module for leaf in self.leaves for module in leaf.modules() if isinstance(module, Step)]
+        return [module for module in self.parts if isinstance(module, Step)]
+
+    @property
+    def parts(self) -> list[nn.Module]:
+        return [module for leaf in self.leaves for module in leaf.modules()]
 
     def __call__(self, x: Tensor) -> Tensor:
-        if not self.again:
-            return self._through(x)
-        out: Tensor = checkpoint(self._through, x, use_reentrant=False, context_fn=self._contexts)
-        return out
-
-    def _through(self, x: Tensor) -> Tensor:
         for leaf in self.leaves:
             x = leaf(x)
         return x
-
-    def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[Any]]:
-        return nullcontext(), _BuffersAside([module for leaf in self.leaves for module in leaf.modules()])
 
 
 def _cut_at_steps(chain: Sequence[nn.Module]) -> list[_Region]:
@@ -153,20 +147,97 @@ def _composite(leaf: nn.Module) -> bool:
     return any(True for _ in leaf.children()) and not isinstance(leaf, Sign | Staircase)
 
 
-class _BuffersAside:
-    """Let modules run on copies of their buffers, as often as it is entered: statistics are not updated again."""
+class _Again:
+    """A run of a region that keeps its input, and computes anew what its nodes want in the backward pass.
 
-    def __init__(self, modules: Sequence[nn.Module]) -> None:
-        self._modules = modules
-        self._own: list[tuple[nn.Module, str, Tensor]] = []
+    What they save is numbered. The first number that is asked for runs the region again, up to the last one; each is
+    given away once, so that a graph that is retained starts over.
+    """
 
-    def __enter__(self) -> None:
-        self._own = [(m, name, own) for m in self._modules for name, own in m.named_buffers(recurse=False)]
-        for module, name, own in self._own:
-            setattr(module, name, own.clone())
+    def __init__(self, region: _Region, x: Tensor, kept: _Itself | _Codes) -> None:
+        self._region, self._kept, self._grad = region, kept, x.requires_grad
+        self._weights = [_Itself(weight, weight._version) for leaf in region.leaves for weight in leaf.parameters()]
+        self._casts = [
+            (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind), torch.is_autocast_cache_enabled())
+            for kind in {"cpu", x.device.type}
+        ]
+        self._device = [] if x.device.type == "cpu" else [x.device]
+        self._drawn: list[Tensor] | None = None
+        self._count = 0
+        self._values: dict[int, Tensor] = {}
 
-    def __exit__(self, *_: object) -> None:
-        for module, name, own in self._own:
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the region, and remember the generators if it draws from them."""
+        before = self._generators()
+        with saved_tensors_hooks(self._number, self._value):
+            out = self._region(x)
+        if not all(map(torch.equal, before, self._generators())):
+            self._drawn = before
+        return out
+
+    def _number(self, tensor: Tensor) -> int:
+        self._count += 1
+        return self._count - 1
+
+    def _value(self, number: int) -> Tensor:
+        if number not in self._values:
+            self._run()
+        return self._values.pop(number)
+
+    def _run(self) -> None:
+        for weight in self._weights:
+            weight.unpack()
+        self._values = {}
+        with ExitStack() as stack:
+            for kind, dtype, enabled, cache in self._casts:
+                stack.enter_context(torch.autocast(kind, dtype=dtype, enabled=enabled, cache_enabled=cache))
+            if self._drawn is not None:
+                stack.enter_context(torch.random.fork_rng(self._device, device_type=_kind(self._device)))
+                self._restore(self._drawn)
+            stack.enter_context(_buffers_aside(self._region.parts))
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(saved_tensors_hooks(self._take, _unpack))
+            stack.enter_context(suppress(_EnoughError))
+            self._region(self._kept.unpack().detach().requires_grad_(self._grad))
+        if len(self._values) != self._count:
+            raise RuntimeError(
+                f"a part of the network kept {self._count} tensors in its forward pass, but {len(self._values)} on a "
+                "second run; its forward must not depend on what it did before, or use memory=Whole()"
+            )
+
+    def _take(self, tensor: Tensor) -> None:
+        self._values[len(self._values)] = tensor.detach()
+        if len(self._values) == self._count:
+            raise _EnoughError  # what follows is not needed
+
+    def _generators(self) -> list[Tensor]:
+        """Return the states of the generators of the CPU and of the input's device."""
+        return [torch.get_rng_state(), *(torch.get_device_module(d).get_rng_state(d) for d in self._device)]
+
+    def _restore(self, states: list[Tensor]) -> None:
+        torch.set_rng_state(states[0])
+        for device, state in zip(self._device, states[1:], strict=True):
+            torch.get_device_module(device).set_rng_state(state, device)
+
+
+class _EnoughError(Exception):
+    """All that is wanted has been computed."""
+
+
+def _kind(devices: list[torch.device]) -> str:
+    return devices[0].type if devices else "cpu"
+
+
+@contextmanager
+def _buffers_aside(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Let modules run on copies of their buffers: statistics are not updated again."""
+    owned = [(module, name, own) for module in modules for name, own in module.named_buffers(recurse=False)]
+    for module, name, own in owned:
+        setattr(module, name, own.clone())
+    try:
+        yield
+    finally:
+        for module, name, own in owned:
             setattr(module, name, own)
 
 
@@ -181,7 +252,7 @@ def _saving(net: nn.Module, chains: dict[nn.Module, list[_Region]], alone: Seque
         if isinstance(module, Step | Sign | Staircase)
     ]
     for chain, regions in chains.items():
-        chain.forward = partial(_one_by_one, regions)
+        chain.forward = partial(_one_by_one, regions, known)
     for step in alone:
         step.forward = partial(_with_stand_ins, step)  # type: ignore[method-assign]
     try:
@@ -194,9 +265,10 @@ def _saving(net: nn.Module, chains: dict[nn.Module, list[_Region]], alone: Seque
             del module.forward
 
 
-def _one_by_one(regions: Sequence[_Region], x: Tensor) -> Tensor:
+def _one_by_one(regions: Sequence[_Region], known: _Known, x: Tensor) -> Tensor:
     for region in regions:
-        x = region(x)
+        again = region.again and torch.is_grad_enabled()
+        x = _Again(region, x, known.pack(x.detach())).forward(x) if again else region(x)
     return x
 
 
