@@ -335,7 +335,7 @@ def _bits(levels: int) -> int:
 def _packed(codes: UInt8[Tensor, "n"], bits: int) -> UInt8[Tensor, "_"]:
     """Return codes of so many bits as bytes, the first in the lowest bits."""
     if bits in (0, 8):
-        return codes if bits else codes[:0]
+        return codes if bits else codes.new_empty(0)  # a view would keep the codes
     per = 8 // bits
     whole = nn.functional.pad(codes, (0, -len(codes) % per))
     words = whole.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[per])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from math import inf, nan
+from math import nan
 from typing import Literal
 
 import torch
@@ -83,7 +83,7 @@ class PerceptronLoss(LayerLoss):
     @property
     def stand_ins(self) -> tuple[float, ...]:
         """One on each side of 0, 0, and none of them."""
-        return (-inf, 0.0, inf, nan)
+        return (-2.0, 0.0, 2.0, nan)
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class HingeLoss(LayerLoss):
     @property
     def stand_ins(self) -> tuple[float, ...]:
         """One on each side of the margin, one within, and none of them."""
-        return (-inf, 0.0, inf, nan)
+        return (-2.0, 0.0, 2.0, nan)
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class SaturatedHingeLoss(LayerLoss):
     @property
     def stand_ins(self) -> tuple[float, ...]:
         """One within the margin and one beyond."""
-        return (0.0, inf)
+        return (0.0, 2.0)
 
 
 @dataclass(frozen=True)
@@ -290,8 +290,8 @@ class TargetRule(BackwardRule):
 
     @property
     def stand_ins(self) -> tuple[float, ...]:
-        """Those of the loss, unless the width is measured."""
-        return self.loss.stand_ins if self.relative == "no" else ()
+        """Those of the loss by the width, unless that is measured."""
+        return tuple(self.width * z for z in self.loss.stand_ins) if self.relative == "no" else ()
 
     def _width(self, x: Tensor) -> Tensor | float:
         if self.relative == "no":
