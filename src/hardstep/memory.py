@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property, partial
 
 import torch
-from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.multiprocessing.reductions import StorageWeakRef
 
 from hardstep.chain import leaves
-from hardstep.rules import BackwardRule
+from hardstep.kept import Codes, Itself, Known, as_stand_ins, unpack
 from hardstep.step import Sign, Staircase, Step
 
 __all__ = ["Packed", "Recomputed", "Whole"]
@@ -47,11 +44,11 @@ class Packed:
     """
 
     def saving(self, net: nn.Module) -> AbstractContextManager[None]:
-        """Return a context in which the network's forward pass keeps so much."""
+        """Return a context in which the network's forward pass keeps so much; it may be entered again and again."""
         chains = {m: _cut_at_sums([leaf for _, leaf in leaves(m)]) for m in net.modules() if _sequential(m)}
         again = {step for regions in chains.values() for region in regions if region.again for step in region.steps}
         alone = [m for m in net.modules() if isinstance(m, Step) and m not in again]
-        return _saving(net, chains, alone)
+        return _Saving(net, chains, alone)
 
 
 @dataclass(frozen=True)
@@ -74,13 +71,13 @@ class Recomputed:
     """
 
     def saving(self, net: nn.Module) -> AbstractContextManager[None]:
-        """Return a context in which the network's forward pass keeps so much."""
+        """Return a context in which the network's forward pass keeps so much; it may be entered again and again."""
         if not _sequential(net):
             raise ValueError(
                 f"Recomputed() cuts an nn.Sequential, which may contain others, at its steps, but the network is a "
                 f"{type(net).__name__}; write it as an nn.Sequential of its parts, or use memory=Packed()"
             )
-        return _saving(net, {net: _cut_at_steps([leaf for _, leaf in leaves(net)])}, [])
+        return _Saving(net, {net: _cut_at_steps([leaf for _, leaf in leaves(net)])}, [])
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,13 +87,15 @@ class _Region:
     leaves: Sequence[nn.Module]
     again: bool
 
-    @property
+    @cached_property
     def steps(self) -> list[Step]:
-        return [module for module in self.parts if isinstance(module, Step)]
+        return [module for leaf in self.leaves for module in leaf.modules() if isinstance(module, Step)]
 
-    @property
-    def parts(self) -> list[nn.Module]:
-        return [module for leaf in self.leaves for module in leaf.modules()]
+    @cached_property
+    def owners(self) -> list[nn.Module]:
+        """The modules with buffers of their own."""
+        parts = [module for leaf in self.leaves for module in leaf.modules()]
+        return [module for module in parts if any(True for _ in module.buffers(recurse=False))]
 
     def __call__(self, x: Tensor) -> Tensor:
         for leaf in self.leaves:
@@ -154,13 +153,11 @@ class _Again:
     given away once, so that a graph that is retained starts over.
     """
 
-    def __init__(self, region: _Region, x: Tensor, kept: _Itself | _Codes) -> None:
+    def __init__(self, region: _Region, x: Tensor, kept: Itself | Codes) -> None:
         self._region, self._kept, self._grad = region, kept, x.requires_grad
-        self._weights = [_Itself(weight, weight._version) for leaf in region.leaves for weight in leaf.parameters()]
-        self._casts = [
-            (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind), torch.is_autocast_cache_enabled())
-            for kind in {"cpu", x.device.type}
-        ]
+        self._weights = [Itself(weight, weight._version) for leaf in region.leaves for weight in leaf.parameters()]
+        self._kinds = {"cpu", x.device.type}
+        self._casts = _casts(self._kinds)
         self._device = [] if x.device.type == "cpu" else [x.device]
         self._drawn: list[Tensor] | None = None
         self._count = 0
@@ -189,14 +186,15 @@ class _Again:
             weight.unpack()
         self._values = {}
         with ExitStack() as stack:
-            for kind, dtype, enabled, cache in self._casts:
-                stack.enter_context(torch.autocast(kind, dtype=dtype, enabled=enabled, cache_enabled=cache))
+            if self._casts != _casts(self._kinds):
+                for kind, dtype, enabled, cache in self._casts:
+                    stack.enter_context(torch.autocast(kind, dtype=dtype, enabled=enabled, cache_enabled=cache))
             if self._drawn is not None:
                 stack.enter_context(torch.random.fork_rng(self._device, device_type=_kind(self._device)))
                 self._restore(self._drawn)
-            stack.enter_context(_buffers_aside(self._region.parts))
+            stack.enter_context(_buffers_aside(self._region.owners))
             stack.enter_context(torch.enable_grad())
-            stack.enter_context(saved_tensors_hooks(self._take, _unpack))
+            stack.enter_context(saved_tensors_hooks(self._take, unpack))
             stack.enter_context(suppress(_EnoughError))
             self._region(self._kept.unpack().detach().requires_grad_(self._grad))
         if len(self._values) != self._count:
@@ -224,6 +222,12 @@ class _EnoughError(Exception):
     """All that is wanted has been computed."""
 
 
+def _casts(kinds: set[str]) -> list[tuple[str, torch.dtype, bool, bool]]:
+    """Return the state of autocast for kinds of devices."""
+    cache = torch.is_autocast_cache_enabled()
+    return [(kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind), cache) for kind in kinds]
+
+
 def _kind(devices: list[torch.device]) -> str:
     return devices[0].type if devices else "cpu"
 
@@ -241,31 +245,37 @@ def _buffers_aside(modules: Sequence[nn.Module]) -> Iterator[None]:
             setattr(module, name, own)
 
 
-@contextmanager
-def _saving(net: nn.Module, chains: dict[nn.Module, list[_Region]], alone: Sequence[Step]) -> Iterator[None]:
-    """Run sequentials region by region, and keep outputs of steps, and inputs of those that run alone, as codes."""
-    known = _Known()
-    patched: list[nn.Module] = [*chains, *alone]
-    hooks = [
-        module.register_forward_hook(known.note, prepend=True)  # sees the output before any other hook changes it
-        for module in net.modules()
-        if isinstance(module, Step | Sign | Staircase)
-    ]
-    for chain, regions in chains.items():
-        chain.forward = partial(_one_by_one, regions, known)
-    for step in alone:
-        step.forward = partial(_with_stand_ins, step)  # type: ignore[method-assign]
-    try:
-        with saved_tensors_hooks(known.pack, _unpack):
-            yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module in patched:
-            del module.forward
+class _Saving:
+    """A context, to be entered as often as one likes, in which a network runs region by region and keeps codes."""
+
+    def __init__(self, net: nn.Module, chains: dict[nn.Module, list[_Region]], alone: Sequence[Step]) -> None:
+        self._chains, self._alone = chains, alone
+        self._activations = [module for module in net.modules() if isinstance(module, Step | Sign | Staircase)]
+        self._left = ExitStack()
+
+    def __enter__(self) -> None:
+        known = Known()
+        with ExitStack() as stack:
+            for module in self._activations:  # prepend: sees the output before another hook changes it
+                stack.callback(module.register_forward_hook(known.note, prepend=True).remove)
+            for chain, regions in self._chains.items():
+                _patch(stack, chain, partial(_one_by_one, regions, known))
+            for step in self._alone:
+                _patch(stack, step, partial(_with_stand_ins, step))
+            stack.enter_context(saved_tensors_hooks(known.pack, unpack))
+            self._left = stack.pop_all()
+
+    def __exit__(self, *_: object) -> None:
+        self._left.close()
 
 
-def _one_by_one(regions: Sequence[_Region], known: _Known, x: Tensor) -> Tensor:
+def _patch(stack: ExitStack, module: nn.Module, forward: Callable[[Tensor], Tensor]) -> None:
+    """Give a module another forward until the stack is left."""
+    module.forward = forward
+    stack.callback(delattr, module, "forward")
+
+
+def _one_by_one(regions: Sequence[_Region], known: Known, x: Tensor) -> Tensor:
     for region in regions:
         again = region.again and torch.is_grad_enabled()
         x = _Again(region, x, known.pack(x.detach())).forward(x) if again else region(x)
@@ -277,118 +287,5 @@ def _with_stand_ins(step: Step, x: Tensor) -> Tensor:
     rule = step.rule
     if not rule.stand_ins:
         return Step.forward(step, x)
-    with saved_tensors_hooks(partial(_as_stand_ins, rule), _unpack):
+    with saved_tensors_hooks(partial(as_stand_ins, rule), unpack):
         return Step.forward(step, x)
-
-
-@dataclass(frozen=True, eq=False)
-class _Itself:
-    """A tensor that is kept whole."""
-
-    tensor: Tensor
-    version: int
-
-    def unpack(self) -> Tensor:
-        if self.tensor._version != self.version:
-            raise RuntimeError(
-                f"a tensor of shape {tuple(self.tensor.shape)} that the backward pass needs was changed in place after "
-                "the forward pass; change a copy"
-            )
-        return self.tensor
-
-
-@dataclass(frozen=True, eq=False)
-class _Codes:
-    """A tensor that has few levels: codes in the order of its storage, 8 bits or fewer each."""
-
-    words: UInt8[Tensor, "_"]
-    levels: Float[Tensor, "_"]
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-
-    @classmethod
-    def of(cls, codes: UInt8[Tensor, "*n"] | Bool[Tensor, "*n"], levels: Float[Tensor, "_"]) -> _Codes:
-        """Pack codes that are dense in memory, as results of elementwise operations are."""
-        flat = codes.view(torch.uint8).as_strided((codes.numel(),), (1,))
-        return cls(_packed(flat, _bits(len(levels))), levels, tuple(codes.shape), codes.stride())
-
-    def unpack(self) -> Tensor:
-        bits = _bits(len(self.levels))
-        if not bits:
-            return self.levels[0].expand(self.shape)
-        shifts = torch.arange(0, 8, bits, device=self.levels.device)
-        codes = (torch.arange(256, device=self.levels.device)[:, None] >> shifts) & (2**bits - 1)
-        table = self.levels[codes.clamp_(max=len(self.levels) - 1)]  # what each byte stands for
-        return table.index_select(0, self.words.int()).view(-1).as_strided(self.shape, self.stride)
-
-
-def _unpack(kept: _Itself | _Codes) -> Tensor:
-    with torch.no_grad():
-        return kept.unpack()
-
-
-def _bits(levels: int) -> int:
-    """Return how many bits, 0, 1, 2, 4 or 8, tell so many levels apart."""
-    return next(bits for bits in (0, 1, 2, 4, 8) if levels <= 2**bits)
-
-
-def _packed(codes: UInt8[Tensor, "n"], bits: int) -> UInt8[Tensor, "_"]:
-    """Return codes of so many bits as bytes, the first in the lowest bits."""
-    if bits in (0, 8):
-        return codes if bits else codes.new_empty(0)  # a view would keep the codes
-    per = 8 // bits
-    whole = nn.functional.pad(codes, (0, -len(codes) % per))
-    words = whole.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[per])
-    # the product of a word with this number has the j-th code at bit `bits` j of its highest byte, and no carries
-    gather = sum(1 << (8 * (per - 1) - (8 - bits) * j) for j in range(per))
-    return (words * gather >> 8 * (per - 1)).to(torch.uint8)
-
-
-def _as_stand_ins(rule: BackwardRule, x: Tensor) -> _Codes:
-    """Return which of the rule's stand-ins its pullback takes each entry for, by what it does to gradients 1 and -1."""
-    with torch.no_grad():
-        levels = x.new_tensor(rule.stand_ins)
-        up, ups = (rule.pullback(values, torch.ones_like(values)) for values in (x, levels))
-        if len(levels) <= 2:
-            return _Codes.of((up - ups[0]).bool(), levels)  # five times as fast as up != ups[0]
-        down, downs = (rule.pullback(values, torch.full_like(values, -1.0)) for values in (x, levels))
-        codes = torch.zeros_like(x, dtype=torch.uint8)
-        for i in range(1, len(levels)):
-            codes.masked_fill_((up == ups[i]) & (down == downs[i]), i)
-        return _Codes.of(codes, levels)
-
-
-@dataclass
-class _Seen:
-    """An output of a step, by its memory, and the codes of the views of it that were kept."""
-
-    memory: StorageWeakRef
-    version: int
-    dtype: torch.dtype
-    activation: Step | Sign | Staircase
-    views: dict[tuple[Any, ...], _Itself | _Codes] = field(default_factory=dict)
-
-
-class _Known:
-    """Knows outputs of steps again by their memory, never by their values, and packs those."""
-
-    def __init__(self) -> None:
-        self._seen: dict[int, _Seen] = {}
-
-    def note(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        """Remember an output; memory that is freed and used again is other memory."""
-        assert isinstance(module, Step | Sign | Staircase)
-        reference = StorageWeakRef(output.untyped_storage())  # type: ignore[no-untyped-call]
-        self._seen[reference.cdata] = _Seen(reference, output._version, output.dtype, module)
-
-    def pack(self, tensor: Tensor) -> _Itself | _Codes:
-        """Return codes of an output of a step, as long as nothing was written over it, else the tensor."""
-        seen = self._seen.get(tensor.untyped_storage()._cdata) if tensor.layout is torch.strided else None
-        if seen is None or (seen.version, seen.dtype) != (tensor._version, tensor.dtype):
-            return _Itself(tensor, tensor._version)
-        view = (tensor.storage_offset(), tensor.shape, tensor.stride())
-        if view not in seen.views:
-            with torch.no_grad():
-                codes, levels = seen.activation.coded(tensor)
-                seen.views[view] = _Codes.of(codes, levels) if len(levels) <= 256 else _Itself(tensor, tensor._version)
-        return seen.views[view]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from math import cos, pi
 from typing import Any
@@ -149,11 +150,12 @@ class Drops:
 
 @dataclass
 class Descent:
-    """The network and optimiser as Fabric wraps them, and the plain network behind both."""
+    """Network and optimiser as Fabric wraps them, the plain network behind both, and in which context it runs."""
 
     net: nn.Module
     wrapped: _FabricModule
     optimiser: _FabricOptimizer
+    saving: AbstractContextManager[None]
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the optimiser carries."""
@@ -216,7 +218,7 @@ class GradientDescent(Method[Descent]):
     def init(self, net: nn.Module, work: Work) -> Descent:
         """Hand network and optimiser to Fabric."""
         wrapped, optimiser = work.fabric.setup(net, self.optimiser.build(net.parameters()))
-        return Descent(net, wrapped, optimiser)
+        return Descent(net, wrapped, optimiser, self.memory.saving(net))
 
     def sweep(
         self,
@@ -256,7 +258,7 @@ class GradientDescent(Method[Descent]):
 
     def passes(self, state: Descent, work: Work, batch: Batch, *, retain_graph: bool = False) -> tuple[Tensor, Tensor]:
         """Run a batch forwards and backwards; return its outputs and the sum of its losses."""
-        with self.memory.saving(state.net):
+        with state.saving:
             out = state.wrapped(batch.x)
         loss = self.loss.value(out, batch.y).sum()
         # gradients are averaged over ranks, the loss over the global batch
