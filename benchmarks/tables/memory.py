@@ -23,7 +23,7 @@ def _megabytes(line: Line) -> str:
 
 
 def _cells(line: Line) -> tuple[str, str, str]:
-    times = f"{line['ratio']:.2f} ({line['ratio_min']:.2f} to {line['ratio_max']:.2f})"
+    times = f"{line['ratio']:.2f} ({line['ratio_min']:.2f} to {line['ratio_max']:.2f}); {line['ratio_of_least']:.2f}"
     return _megabytes(line), f"{line['less']:.1f}", times
 
 

@@ -44,7 +44,7 @@ class Codes:
 
     @classmethod
     def of(cls, codes: UInt8[Tensor, "*n"] | Bool[Tensor, "*n"], levels: Float[Tensor, "_"]) -> Codes:
-        """Pack codes that are dense in memory, as results of elementwise operations are."""
+        """Pack codes that are dense in memory, as results of elementwise operations are; they are overwritten."""
         flat = codes.view(torch.uint8).as_strided((codes.numel(),), (1,))
         return cls(_packed(flat, _bits(len(levels))), levels, tuple(codes.shape), codes.stride())
 
@@ -71,15 +71,15 @@ def _bits(levels: int) -> int:
 
 
 def _packed(codes: UInt8[Tensor, "n"], bits: int) -> UInt8[Tensor, "_"]:
-    """Return codes of so many bits as bytes, the first in the lowest bits."""
+    """Return codes of so many bits as bytes, the first in the lowest bits; the codes are overwritten."""
     if bits in (0, 8):
         return codes if bits else codes.new_empty(0)  # a view would keep the codes
     per = 8 // bits
-    whole = nn.functional.pad(codes, (0, -len(codes) % per))
+    whole = nn.functional.pad(codes, (0, -len(codes) % per)) if len(codes) % per else codes
     words = whole.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[per])
     # the product of a word with this number has the j-th code at bit `bits` j of its highest byte, and no carries
     gather = sum(1 << (8 * (per - 1) - (8 - bits) * j) for j in range(per))
-    return (words * gather >> 8 * (per - 1)).to(torch.uint8)
+    return words.mul_(gather).bitwise_right_shift_(8 * (per - 1)).to(torch.uint8)
 
 
 def as_stand_ins(rule: BackwardRule, x: Tensor) -> Codes:

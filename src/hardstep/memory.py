@@ -196,7 +196,14 @@ class _Again:
             stack.enter_context(torch.enable_grad())
             stack.enter_context(saved_tensors_hooks(self._take, unpack))
             stack.enter_context(suppress(_EnoughError))
-            self._region(self._kept.unpack().detach().requires_grad_(self._grad))
+            x = self._kept.unpack().detach().requires_grad_(self._grad)
+            *before, last = self._region.leaves
+            for leaf in before:
+                x = leaf(x)
+            if isinstance(last, Step | Sign):
+                self._take(x)  # all that a step saves is its input, so its output is not computed
+            else:
+                last(x)
         if len(self._values) != self._count:
             raise RuntimeError(
                 f"a part of the network kept {self._count} tensors in its forward pass, but {len(self._values)} on a "
