@@ -36,6 +36,7 @@ from benchmarks.tables import (
     epoch,
     exactness,
     layer_targets,
+    memory,
     networks,
     oracles,
     overview,
@@ -54,9 +55,9 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
 PICTURES = ROOT / "docs" / "pictures"
 MODULES = (
-    overview, whole_path, choose_settings, epoch, bcd, bcd_sweep, convex_certified, convex_images, convex_authors,
-    convex_solvers, oracles, bit_matrix, planted_support, sparse, sparse_units, activate_pruning, target_prop_exact,
-    layer_targets, surrogates, prune_units, scattering, engine, networks, exactness,
+    overview, whole_path, choose_settings, epoch, memory, bcd, bcd_sweep, convex_certified, convex_images,
+    convex_authors, convex_solvers, oracles, bit_matrix, planted_support, sparse, sparse_units, activate_pruning,
+    target_prop_exact, layer_targets, surrogates, prune_units, scattering, engine, networks, exactness,
 )  # fmt: skip
 BENCHMARKS: dict[str, Shown] = {module.__name__.rpartition(".")[2]: module.SHOWN for module in MODULES}
 TABLE = re.compile(r"<!-- table: (?P<name>[\w.]+) -->\n(?P<body>.*?)<!-- /table -->", re.DOTALL)

@@ -180,6 +180,12 @@ def test_classes_are_chosen_by_their_own_names(arguments: list[str], wanted: obj
     assert cli.parse_train(arguments).method == wanted
 
 
+def test_memory_is_chosen_by_name_also_inside_a_method() -> None:
+    assert cli.parse_train(["--method.memory", "recomputed"]).method == hs.GradientDescent(memory=hs.Recomputed())
+    inside = cli.parse_train(["--method", "splitting", "--method.base.memory", "packed"]).method
+    assert inside == hs.Splitting(base=hs.GradientDescent(memory=hs.Packed()))
+
+
 def test_net_and_activation_are_chosen_by_name() -> None:
     train = cli.parse_train(["--net", "conv-net4", "--net.activation", "sign", "--net.units", "7"])
     assert isinstance(train.net, hs.nets.ConvNet4)

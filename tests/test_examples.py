@@ -21,6 +21,7 @@ COMMANDS = {
         *("choose", "run", "table", "--net", "tiny", "--seeds", "1", "--results", "{tmp}")
     ],
     "benchmarks/speed/epoch.py": ["--rounds", "1", "--rows", "256", "--results", "{tmp}"],
+    "benchmarks/speed/memory.py": ["--tiny", "--batch", "16", "--timed", "4", "--rounds", "1", "--results", "{tmp}"],
     "benchmarks/quality/whole_path.py": ["digits", "--seeds", "1", "--sweeps", "1", "--results", "{tmp}"],
     "benchmarks/quality/sparse.py": [
         *("digits", "--seeds", "1", "--epochs", "6", "--sparsities", "0.8", "--results", "{tmp}"),

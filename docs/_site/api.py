@@ -43,7 +43,15 @@ TOPICS = (
         "Training",
         "`fit` trains any network with any method. Sparse and convex training have pages of their own.",
         (
-            *("fit", "report", "methods.gradient", "methods.random_features", "methods.bcd", "methods.margin_bcd"),
+            *(
+                "fit",
+                "report",
+                "methods.gradient",
+                "memory",
+                "methods.random_features",
+                "methods.bcd",
+                "methods.margin_bcd",
+            ),
             *(
                 "methods.aims",
                 "methods.layer_targets",

@@ -19,6 +19,7 @@ from .group_penalties import Columns, Grouped, Layout, Rows, SparseGroupL0, Word
 from .hardnet import HardNet
 from .indicators import StepReading, estimating_error, gradient_stability, read_steps
 from .losses import CrossEntropy, Loss, Squared, SquaredHinge
+from .memory import Packed, Recomputed, Whole
 from .methods.activate import Activate, Negative, TwoSided
 from .methods.aims import Aim, Flips, Ramp
 from .methods.bcd import BCD
@@ -178,6 +179,7 @@ __all__ = [
     "Morlet",
     "Negative",
     "NoPenalty",
+    "Packed",
     "Penalty",
     "PerceptronLoss",
     "Pointwise",
@@ -187,6 +189,7 @@ __all__ = [
     "Ramp",
     "RandomFeatures",
     "ReSTE",
+    "Recomputed",
     "Record",
     "Rectified",
     "Refit",
@@ -229,6 +232,7 @@ __all__ = [
     "UnitChoice",
     "UnitPeak",
     "Wavelets",
+    "Whole",
     "Words",
     "Work",
     "__version__",

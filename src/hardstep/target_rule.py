@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from math import nan
 from typing import Literal
 
 import torch
@@ -33,6 +34,11 @@ class LayerLoss(ABC):
     def slope(self, u: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
         """Return psi(u) = -l'(u) >= 0 in a new tensor; at a kink the slope that is not 0."""
 
+    @property
+    def stand_ins(self) -> tuple[float, ...]:
+        """Inputs of which `slope` takes every z for one, for either target; none if it needs z itself."""
+        return ()
+
 
 @dataclass(frozen=True)
 class LinearLoss(LayerLoss):
@@ -50,6 +56,11 @@ class LinearLoss(LayerLoss):
     def slope(self, u: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
         """Return 1."""
         return torch.ones_like(u)
+
+    @property
+    def stand_ins(self) -> tuple[float, ...]:
+        """Any number."""
+        return (0.0,)
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,11 @@ class PerceptronLoss(LayerLoss):
         """Return 1 where u <= 0, else 0."""
         return (u <= 0).to(u.dtype)
 
+    @property
+    def stand_ins(self) -> tuple[float, ...]:
+        """One on each side of 0, 0, and none of them."""
+        return (-2.0, 0.0, 2.0, nan)
+
 
 @dataclass(frozen=True)
 class HingeLoss(LayerLoss):
@@ -86,6 +102,11 @@ class HingeLoss(LayerLoss):
     def slope(self, u: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
         """Return 1 where u <= 1, else 0."""
         return (u <= 1).to(u.dtype)
+
+    @property
+    def stand_ins(self) -> tuple[float, ...]:
+        """One on each side of the margin, one within, and none of them."""
+        return (-2.0, 0.0, 2.0, nan)
 
 
 @dataclass(frozen=True)
@@ -122,6 +143,11 @@ class SaturatedHingeLoss(LayerLoss):
     def slope(self, u: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
         """Return 1 where |u| <= 1, else 0."""
         return (u.abs() <= 1).to(u.dtype)
+
+    @property
+    def stand_ins(self) -> tuple[float, ...]:
+        """One within the margin and one beyond."""
+        return (0.0, 2.0)
 
 
 @dataclass(frozen=True)
@@ -261,6 +287,11 @@ class TargetRule(BackwardRule):
         """Return the slope of the layer loss at x."""
         wide = widened(x)
         return self.target(wide, grad.to(wide.dtype)).slope(wide).to(grad.dtype)
+
+    @property
+    def stand_ins(self) -> tuple[float, ...]:
+        """Those of the loss by the width, unless that is measured."""
+        return tuple(self.width * z for z in self.loss.stand_ins) if self.relative == "no" else ()
 
     def _width(self, x: Tensor) -> Tensor | float:
         if self.relative == "no":

@@ -26,6 +26,8 @@ METHODS = [
     hs.GradientDescent(
         rule=hs.ReSTE(), loss=hs.SquaredHinge(), penalty=hs.L1(1e-5), optimiser=hs.SGD(lr=0.02), schedule=hs.Drops()
     ),
+    hs.GradientDescent(batch_size=64, memory=hs.Packed()),
+    hs.GradientDescent(batch_size=64, memory=hs.Recomputed()),
     hs.RandomFeatures(),
     hs.RandomFeatures(loss=hs.Squared(), batch_size=100),
     hs.BCD(rho=1.0),

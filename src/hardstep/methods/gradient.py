@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from math import cos, nan, pi
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from hardstep.fit import Batch, Method, Sweep, Work
 from hardstep.indicators import gradient_stability
 from hardstep.losses import CrossEntropy, Loss
+from hardstep.memory import Packed, Recomputed, Whole
 from hardstep.penalties import NoPenalty, Penalty
 from hardstep.ranks import shared_statistics
 from hardstep.rules import BackwardRule, Clipped
@@ -149,11 +151,12 @@ class Drops:
 
 @dataclass
 class Descent:
-    """The network and optimiser as Fabric wraps them, the plain network behind both, and what is noted of gradients."""
+    """Network and optimiser as Fabric wraps them, the plain network, in which context it runs, what is noted of it."""
 
     net: nn.Module
     wrapped: _FabricModule
     optimiser: _FabricOptimizer
+    saving: AbstractContextManager[None]
     noted: bool = False
     stability: float = nan
 
@@ -193,6 +196,8 @@ class GradientDescent(Method[Descent]):
         Factor of the learning rate as a function of progress, applied at every batch.
     batch_size
         Rows of a global batch, over all ranks.
+    memory
+        What the forward pass keeps for the backward pass; gradients are the same, bit for bit.
 
     References
     ----------
@@ -205,6 +210,7 @@ class GradientDescent(Method[Descent]):
     optimiser: Adam | SGD = field(default_factory=lambda: Adam(lr=2e-3))
     schedule: Constant | Cosine | Drops = field(default_factory=Cosine)
     batch_size: int = 128
+    memory: Whole | Packed | Recomputed = field(default_factory=Whole)
 
     incremental = True
 
@@ -215,7 +221,7 @@ class GradientDescent(Method[Descent]):
     def init(self, net: nn.Module, work: Work) -> Descent:
         """Hand network and optimiser to Fabric."""
         wrapped, optimiser = work.fabric.setup(net, self.optimiser.build(net.parameters()))
-        return Descent(net, wrapped, optimiser)
+        return Descent(net, wrapped, optimiser, self.memory.saving(net))
 
     def sweep(
         self,
@@ -257,7 +263,8 @@ class GradientDescent(Method[Descent]):
 
     def passes(self, state: Descent, work: Work, batch: Batch, *, retain_graph: bool = False) -> tuple[Tensor, Tensor]:
         """Run a batch forwards and backwards; return its outputs and the sum of its losses."""
-        out = state.wrapped(batch.x)
+        with state.saving:
+            out = state.wrapped(batch.x)
         loss = self.loss.value(out, batch.y).sum()
         # gradients are averaged over ranks, the loss over the global batch
         work.fabric.backward(loss * (work.fabric.world_size / batch.total), retain_graph=retain_graph)

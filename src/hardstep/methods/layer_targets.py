@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from hardstep.cuts import Call, Cuts, recorder, replayer
 from hardstep.fit import Batch, Method, Sweep, Work
 from hardstep.flips import Place, flip_effects, places_of, repeated
+from hardstep.memory import Whole
 from hardstep.methods.gradient import Descent, GradientDescent
 from hardstep.rules import widened
 from hardstep.target_rule import Target, TargetRule
@@ -119,6 +120,11 @@ class TargetProp(Method[_State]):
         if not isinstance(self.base.rule, TargetRule):
             raise ValueError(
                 f"TargetProp needs a TargetRule as base.rule, which names a layer loss; got {self.base.rule}"
+            )
+        if self.base.memory != Whole():
+            raise ValueError(
+                f"TargetProp keeps what every step reads and gives itself; leave base.memory at Whole(), "
+                f"got {self.base.memory}"
             )
         if self.inner < 1:
             raise ValueError(f"inner counts steps of the optimiser and must be at least 1, got {self.inner}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from jaxtyping import Float
@@ -41,6 +42,11 @@ class Identity(Surrogate):
     def area(self) -> float:
         """Return infinity."""
         return float("inf")
+
+    @property
+    def stand_ins(self) -> tuple[float, ...]:
+        """Any number."""
+        return (0.0,)
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,11 @@ class Clipped(Surrogate):
         """Return `width`."""
         return self.width
 
+    @property
+    def stand_ins(self) -> tuple[float, ...]:
+        """One within the window and one beyond."""
+        return (0.0, inf)
+
 
 @dataclass(frozen=True)
 class Rectified(BackwardRule):
@@ -109,6 +120,11 @@ class Rectified(BackwardRule):
     def pullback(self, x: Float[Tensor, "*n"], grad: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
         """Return grad where x > 0, else 0."""
         return torch.where(x > 0, grad, 0.0)
+
+    @property
+    def stand_ins(self) -> tuple[float, ...]:
+        """One at most 0 and one above."""
+        return (0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -195,3 +211,8 @@ class LeakyBox(Surrogate):
     def area(self) -> float:
         """Return 1, or infinity with a leak."""
         return float("inf") if self.leak else 1.0
+
+    @property
+    def stand_ins(self) -> tuple[float, ...]:
+        """One within the window and one beyond."""
+        return (0.0, inf)

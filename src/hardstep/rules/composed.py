@@ -58,6 +58,11 @@ class Scaled(Surrogate):
         """Return factor times the area of the rule."""
         return self.factor * self.rule.area
 
+    @property
+    def stand_ins(self) -> tuple[float, ...]:
+        """Those of the rule."""
+        return self.rule.stand_ins
+
 
 @dataclass(frozen=True)
 class UnitArea(Surrogate):
@@ -99,6 +104,11 @@ class UnitArea(Surrogate):
         return 1.0
 
     @property
+    def stand_ins(self) -> tuple[float, ...]:
+        """Those of the rule."""
+        return self.rule.stand_ins
+
+    @property
     def _scaled(self) -> Scaled:
         return Scaled(self.rule, 1 / self.rule.area)
 
@@ -133,6 +143,11 @@ class UnitPeak(Surrogate):
     def area(self) -> float:
         """Return area/h(0) of the rule."""
         return self.rule.area / self.rule.peak
+
+    @property
+    def stand_ins(self) -> tuple[float, ...]:
+        """Those of the rule."""
+        return self.rule.stand_ins
 
 
 @dataclass(frozen=True)
@@ -229,6 +244,11 @@ class Annealed(BackwardRule):
     def pullback(self, x: Float[Tensor, "*n"], grad: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
         """Return what the start does."""
         return self.start.pullback(x, grad)
+
+    @property
+    def stand_ins(self) -> tuple[float, ...]:
+        """Those of the start."""
+        return self.start.stand_ins
 
 
 def _between(start: Any, end: Any, path: LinearPath | CosinePath | GeometricPath, progress: float) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import pi
+from math import inf, pi
 
 import torch
 from jaxtyping import Float
@@ -69,6 +69,11 @@ class ReSTE(Surrogate):
     def area(self) -> float:
         """Return outer^(1/power)."""
         return float(self.outer ** (1 / self.power))
+
+    @property
+    def stand_ins(self) -> tuple[float, ...]:
+        """One within the box and one beyond where the power is 1, else none."""
+        return (0.0, inf) if self.power == 1 else ()
 
     @property
     def _plateau(self) -> float:

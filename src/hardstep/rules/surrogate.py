@@ -31,6 +31,11 @@ class BackwardRule(ABC):
             raise ValueError(f"progress is a share of the training in [0, 1], got {progress}")
         return self
 
+    @property
+    def stand_ins(self) -> tuple[float, ...]:
+        """Inputs, at most 256, of which `pullback` takes every x for one, bit for bit; none if it needs x itself."""
+        return ()
+
 
 class Surrogate(BackwardRule):
     """A rule that is the derivative h = C' of a smooth stand-in C of the step: pullback = grad * h(x).
