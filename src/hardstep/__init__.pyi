@@ -16,6 +16,7 @@ from .freeze import freeze
 from .grid import Grid
 from .group_penalties import Columns, Grouped, Layout, Rows, SparseGroupL0, Words
 from .hardnet import HardNet
+from .layers import Shift, permanent, quantise, quantise_hidden, rprelu, rsign
 from .losses import CrossEntropy, Loss, Squared, SquaredHinge
 from .methods.activate import Activate, Negative, TwoSided
 from .methods.aims import Aim, Flips, Ramp
@@ -37,6 +38,7 @@ from .rules import (
     EDE,
     RBNN,
     Annealed,
+    Apart,
     ApproxSign,
     ArcTan,
     BackwardRule,
@@ -95,6 +97,7 @@ from .target_rule import (
 )
 from .verify import verify
 from .version import __version__
+from .weights import Binary, Learned, Libra, PerChannel, PerLayer, Real, Ternary, Unscaled, Weights
 
 __all__ = [
     "BCD",
@@ -114,12 +117,14 @@ __all__ = [
     "Aim",
     "Alternate",
     "Annealed",
+    "Apart",
     "ApproxSign",
     "ArcTan",
     "BackwardElimination",
     "BackwardRule",
     "Batch",
     "BatchedAscent",
+    "Binary",
     "CallTargets",
     "Cardinality",
     "Clipped",
@@ -161,6 +166,8 @@ __all__ = [
     "LayerWise",
     "Layout",
     "LeakyBox",
+    "Learned",
+    "Libra",
     "LinearLoss",
     "LinearPath",
     "LinearPrograms",
@@ -176,6 +183,8 @@ __all__ = [
     "Negative",
     "NoPenalty",
     "Penalty",
+    "PerChannel",
+    "PerLayer",
     "PerceptronLoss",
     "Pointwise",
     "Proposal",
@@ -184,6 +193,7 @@ __all__ = [
     "Ramp",
     "RandomFeatures",
     "ReSTE",
+    "Real",
     "Record",
     "Rectified",
     "Refit",
@@ -198,6 +208,7 @@ __all__ = [
     "ScatteringLayer",
     "Sech2",
     "Separable",
+    "Shift",
     "Sign",
     "Sliding",
     "SoftHingeLoss",
@@ -218,13 +229,16 @@ __all__ = [
     "TargetProp",
     "TargetRule",
     "Targets",
+    "Ternary",
     "TransformedL1",
     "Trapezoid",
     "TwoSided",
     "UnitArea",
     "UnitChoice",
     "UnitPeak",
+    "Unscaled",
     "Wavelets",
+    "Weights",
     "Words",
     "Work",
     "__version__",
@@ -238,9 +252,14 @@ __all__ = [
     "haar",
     "nets",
     "orthogonal_least_squares",
+    "permanent",
     "prune_units",
     "published_rules",
+    "quantise",
+    "quantise_hidden",
     "recipes",
+    "rprelu",
+    "rsign",
     "score",
     "select_per_class",
     "shrink",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hardstep.step import Sign, Staircase, Step
 
-__all__ = ["Activation", "ResidualBlock", "convolution", "seeded"]
+__all__ = ["Activation", "ResidualBlock", "check_images", "check_share", "convolution", "dense", "seeded"]
 
 Activation = Step | Sign | Staircase
 
@@ -105,3 +105,29 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
+
+
+def dense(inputs: int, outputs: int, norm: bool, activation: Activation) -> list[nn.Module]:
+    """Make a hidden linear layer: the map, its normalisation or a bias, a copy of the activation.
+
+    Examples
+    --------
+    >>> dense(3, 2, False, Step())
+    [Linear(in_features=3, out_features=2, bias=True), Step(rule=Clipped(width=1.0))]
+    """
+    layers: list[nn.Module] = [nn.Linear(inputs, outputs, bias=not norm)]
+    return [*layers, *([nn.BatchNorm1d(outputs)] if norm else []), copy.deepcopy(activation)]
+
+
+def check_images(name: str, shape: tuple[int, ...], least: int, remedy: str = "") -> None:
+    """Raise ValueError for samples that are no images or too small ones."""
+    if len(shape) != 3 or min(shape[1:]) < least:
+        raise ValueError(
+            f"{name} needs samples of shape (channels, height >= {least}, width >= {least}), got {shape}{remedy}"
+        )
+
+
+def check_share(dropout: float) -> None:
+    """Raise ValueError unless it is a share of what is dropped."""
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout is a share in [0, 1), got {dropout}")

@@ -43,7 +43,7 @@ from hardstep.methods.margin_bcd import MarginBCD
 from hardstep.methods.random_features import RandomFeatures
 from hardstep.methods.splitting import Splitting
 from hardstep.methods.target_prop import ExactTargetProp
-from hardstep.nets import MLP, AlexNet, ConvNet4, ConvNet8, ResNet18
+from hardstep.nets import MLP, AlexNet, ConvNet4, ConvNet8, ResNet18, ResNet20, ResNet34, VGGSmall
 from hardstep.ranks import launched_fabric
 from hardstep.rules import BackwardRule
 from hardstep.run_folder import RunFolder
@@ -92,7 +92,7 @@ class Train:
     """
 
     data: tyro.conf.Positional[str] = "digits"
-    net: MLP | ConvNet4 | ConvNet8 | AlexNet | ResNet18 = field(default_factory=MLP)
+    net: MLP | ConvNet4 | ConvNet8 | AlexNet | VGGSmall | ResNet18 | ResNet20 | ResNet34 = field(default_factory=MLP)
     method: Method[Any] = field(default_factory=GradientDescent)
     sweeps: int | None = None
     seed: int = 0

@@ -15,6 +15,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkabl
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from hardstep.checkpoint import load_tree, save_tree
 from hardstep.data import Data
@@ -152,6 +153,9 @@ class Method(ABC, Generic[S]):
     incremental: bool = False
     """Whether a fit goes on from the network's weights, whatever its rows, so that fits on parts of the data add up."""
 
+    latent: bool = False
+    """Whether it can train weights from which a layer computes those that it uses (binary, ternary ones)."""
+
     @abstractmethod
     def init(self, net: nn.Module, work: Work) -> S:
         """Prepare the network and return the state before the first sweep."""
@@ -198,7 +202,8 @@ def fit(
     Raises
     ------
     ValueError
-        If the network has no step, a count is out of range, or the folder holds another fit or version.
+        If the network has no step, or weights that the method cannot train, a count is out of range, or the folder
+        holds another fit or version.
     FloatingPointError
         If objective or weights are not finite. After this and any other error in a sweep, an interrupt too, the best
         network so far is in `net`, and a folder's checkpoint is that of the last whole sweep.
@@ -212,6 +217,12 @@ def fit(
     """
     if not any(isinstance(module, Step) for module in net.modules()):
         raise ValueError("the network has no step: put hardstep.Step() (or Sign, Staircase) between its layers")
+    computed = [name for name, module in net.named_modules() if is_parametrized(module)]
+    if computed and not method.latent:
+        raise ValueError(
+            f"layer {computed[0]!r} computes its weights (binary, ternary or the like) from others, which "
+            f"{type(method).__name__} cannot train; use GradientDescent, or layers with real weights"
+        )
     for name, count in (("sweeps", sweeps), ("patience", 1 if patience is None else patience)):
         if count < 1:
             raise ValueError(f"{name} counts sweeps and must be at least 1, got {count}")

@@ -12,6 +12,7 @@ from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
 from torch import Tensor, nn
 
 from hardstep.fit import Batch, Method, Sweep, Work
+from hardstep.layers import HardWeights
 from hardstep.losses import CrossEntropy, Loss
 from hardstep.penalties import NoPenalty, Penalty
 from hardstep.ranks import shared_statistics
@@ -179,7 +180,8 @@ class GradientDescent(Method[Descent]):
     Parameters
     ----------
     rule
-        What stands in for the steps' derivative; followed at `rule.at(progress)`.
+        What stands in for the derivative of the steps, those in binary and ternary weights included; followed at
+        `rule.at(progress)`. `Apart` gives the weights a rule of their own.
     loss
         The data term.
     penalty
@@ -204,6 +206,7 @@ class GradientDescent(Method[Descent]):
     batch_size: int = 128
 
     incremental = True
+    latent = True
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -228,6 +231,8 @@ class GradientDescent(Method[Descent]):
         for module in state.net.modules():
             if isinstance(module, Step):
                 module.rule = rule
+            elif isinstance(module, HardWeights):
+                module.rule = rule.for_weights
         sums: list[tuple[Tensor, Tensor]] = []
         with shared_statistics(state.net, work.fabric.world_size):
             for batch in work.batches(self.batch_size, shuffle=True):

@@ -31,6 +31,11 @@ class BackwardRule(ABC):
             raise ValueError(f"progress is a share of the training in [0, 1], got {progress}")
         return self
 
+    @property
+    def for_weights(self) -> BackwardRule:
+        """The rule of the steps in binary and ternary weights: the same one, unless it says otherwise."""
+        return self
+
 
 class Surrogate(BackwardRule):
     """A rule that is the derivative h = C' of a smooth stand-in C of the step: pullback = grad * h(x).
