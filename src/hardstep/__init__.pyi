@@ -22,7 +22,7 @@ from .methods.activate import Activate, Negative, TwoSided
 from .methods.aims import Aim, Flips, Ramp
 from .methods.bcd import BCD
 from .methods.convex import ConvexTraining
-from .methods.gradient import SGD, Adam, Constant, Cosine, Drops, GradientDescent
+from .methods.gradient import SGD, Adam, Constant, Cosine, Drops, GradientDescent, Line
 from .methods.layer_targets import FlipSearch, TargetProp
 from .methods.magnitude import Global, LayerWise, MagnitudePruning
 from .methods.margin_bcd import Fits, MarginBCD
@@ -168,6 +168,7 @@ __all__ = [
     "LeakyBox",
     "Learned",
     "Libra",
+    "Line",
     "LinearLoss",
     "LinearPath",
     "LinearPrograms",

@@ -122,7 +122,7 @@ def permanent(net: M) -> M:
             # not by remove_parametrizations: it takes the weights' property off the class, which copies share
             names = list(module.parametrizations)  # type: ignore[arg-type]
             values = {name: getattr(module, name).detach() for name in names}
-            module.__class__ = parametrize.type_before_parametrizations(module)  # type: ignore[assignment]
+            module.__class__ = parametrize.type_before_parametrizations(module)
             del module.parametrizations
             for name, value in values.items():
                 module.register_parameter(name, nn.Parameter(value))

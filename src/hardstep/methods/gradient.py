@@ -19,7 +19,7 @@ from hardstep.ranks import shared_statistics
 from hardstep.rules import BackwardRule, Clipped
 from hardstep.step import Step
 
-__all__ = ["SGD", "Adam", "Around", "Constant", "Cosine", "Descent", "Drops", "GradientDescent", "Passes"]
+__all__ = ["SGD", "Adam", "Around", "Constant", "Cosine", "Descent", "Drops", "GradientDescent", "Line", "Passes"]
 
 Around = Callable[[Callable[[], None], float, Batch], None]
 """Takes a step of the optimiser, its learning rate and the batch; calls it, and does what it wants around it."""
@@ -123,6 +123,21 @@ class Cosine:
 
 
 @dataclass(frozen=True)
+class Line:
+    """Lower the learning rate to 0 along a straight line.
+
+    Examples
+    --------
+    >>> Line().factor(0.25)
+    0.75
+    """
+
+    def factor(self, progress: float) -> float:
+        """Return the share of the full rate at this progress in [0, 1]."""
+        return 1 - progress
+
+
+@dataclass(frozen=True)
 class Drops:
     """Multiply the learning rate by a factor at given shares of the training.
 
@@ -202,7 +217,7 @@ class GradientDescent(Method[Descent]):
     loss: Loss = field(default_factory=lambda: CrossEntropy(smoothing=0.1))
     penalty: Penalty = field(default_factory=NoPenalty)
     optimiser: Adam | SGD = field(default_factory=lambda: Adam(lr=2e-3))
-    schedule: Constant | Cosine | Drops = field(default_factory=Cosine)
+    schedule: Constant | Cosine | Drops | Line = field(default_factory=Cosine)
     batch_size: int = 128
 
     incremental = True

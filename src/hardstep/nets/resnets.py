@@ -32,6 +32,8 @@ class ResNet18:
         stride 2 and a 3x3 pool with stride 2.
     norm
         Batch normalisation behind each convolution.
+    readout_norm
+        Batch normalisation also before the read-out, where there is any.
     activation
         The activation, copied for each layer.
     weights
@@ -56,6 +58,7 @@ class ResNet18:
     channels: tuple[int, int, int, int] = (64, 128, 256, 512)
     small: bool = False
     norm: bool = True
+    readout_norm: bool = False
     activation: Activation = field(default_factory=Step)
     weights: Weights = field(default_factory=Real)
     sums: Sums = field(default_factory=HardSums)
@@ -63,9 +66,8 @@ class ResNet18:
     def __call__(self, shape: tuple[int, ...], outputs: int, seed: int = 0) -> nn.Sequential:
         """Build the network; the initial weights depend on the seed only."""
         check_images("resnet18", shape, 8 if self.small else 32, "" if self.small else REMEDY)
-        plan = _Plan(self.channels, (2, 2, 2, 2), self.small, self.norm, self.activation, self.sums)
         with seeded(seed):
-            return plan.build(shape[0], outputs, self.weights)
+            return _build(self, (2, 2, 2, 2), shape[0], outputs, small=self.small)
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ class ResNet34:
         stride 2 and a 3x3 pool with stride 2.
     norm
         Batch normalisation behind each convolution.
+    readout_norm
+        Batch normalisation also before the read-out, where there is any.
     activation
         The activation, copied for each layer.
     weights
@@ -105,6 +109,7 @@ class ResNet34:
     channels: tuple[int, int, int, int] = (64, 128, 256, 512)
     small: bool = False
     norm: bool = True
+    readout_norm: bool = False
     activation: Activation = field(default_factory=Step)
     weights: Weights = field(default_factory=Real)
     sums: Sums = field(default_factory=HardSums)
@@ -112,9 +117,8 @@ class ResNet34:
     def __call__(self, shape: tuple[int, ...], outputs: int, seed: int = 0) -> nn.Sequential:
         """Build the network; the initial weights depend on the seed only."""
         check_images("resnet34", shape, 8 if self.small else 32, "" if self.small else REMEDY)
-        plan = _Plan(self.channels, (3, 4, 6, 3), self.small, self.norm, self.activation, self.sums)
         with seeded(seed):
-            return plan.build(shape[0], outputs, self.weights)
+            return _build(self, (3, 4, 6, 3), shape[0], outputs, small=self.small)
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,7 @@ class ResNet20:
     norm
         Batch normalisation behind each convolution.
     readout_norm
-        Batch normalisation also before the read-out, as the authors of IR-Net have it.
+        Batch normalisation also before the read-out, where there is any, as the authors of IR-Net have it.
     activation
         The activation, copied for each layer.
     weights
@@ -161,55 +165,44 @@ class ResNet20:
     def __call__(self, shape: tuple[int, ...], outputs: int, seed: int = 0) -> nn.Sequential:
         """Build the network; the initial weights depend on the seed only."""
         check_images("resnet20", shape, 8)
-        plan = _Plan(self.channels, (3, 3, 3), True, self.norm, self.activation, self.sums, True, self.readout_norm)
         with seeded(seed):
-            return plan.build(shape[0], outputs, self.weights)
+            return _build(self, (3, 3, 3), shape[0], outputs, small=True, padded=True)
 
 
 REMEDY = "; small=True takes smaller ones"
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What residual networks differ in; called within `seeded`."""
-
-    channels: Sequence[int]
-    pairs: Sequence[int]
-    small: bool
-    norm: bool
-    activation: Activation
-    sums: Sums
-    padded: bool = False
-    readout_norm: bool = False
-
-    def build(self, inputs: int, outputs: int, weights: Weights) -> nn.Sequential:
-        norm, width = nn.BatchNorm2d if self.norm else None, self.channels[0]
-        kernel, stride, padding = (3, 1, 1) if self.small else (7, 2, 3)
-        stem = convolution(inputs, width, kernel, stride=stride, padding=padding, norm=norm)
-        stem += [] if self.small else [nn.MaxPool2d(3, 2, padding=1)]
-        blocks: list[nn.Module] = []
-        for stage, (channels, pairs) in enumerate(zip(self.channels, self.pairs, strict=True)):
-            for i in range(pairs):
-                blocks += self.sums.pair(
-                    width,
-                    channels,
-                    stride=2 if stage and not i else 1,
-                    norm=self.norm,
-                    activation=self.activation,
-                    padded=self.padded,
-                )
-                width = channels
-        net = nn.Sequential(
-            *stem,
-            *self.sums.begin(self.channels[0], self.activation),
-            *blocks,
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            *([nn.BatchNorm1d(width)] if self.readout_norm else []),
-            nn.Linear(width, outputs),
-        )
-        for module in net.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        shortcuts = [part for name, part in net.named_modules() if ".shortcut." in name]
-        return quantise_hidden(net, weights, spare=shortcuts)
+def _build(
+    recipe: ResNet18 | ResNet20 | ResNet34,
+    pairs: Sequence[int],
+    inputs: int,
+    outputs: int,
+    *,
+    small: bool,
+    padded: bool = False,
+) -> nn.Sequential:
+    """Make a network with so many pairs of convolutions in its stages, from the generator as it is."""
+    norm, width = nn.BatchNorm2d if recipe.norm else None, recipe.channels[0]
+    kernel, stride, padding = (3, 1, 1) if small else (7, 2, 3)
+    layers = convolution(inputs, width, kernel, stride=stride, padding=padding, norm=norm)
+    layers += [] if small else [nn.MaxPool2d(3, 2, padding=1)]
+    layers += recipe.sums.begin(width, recipe.activation)
+    for stage, channels in enumerate(recipe.channels):
+        for i in range(pairs[stage]):
+            layers += recipe.sums.pair(
+                width,
+                channels,
+                stride=2 if stage and not i else 1,
+                norm=recipe.norm,
+                activation=recipe.activation,
+                padded=padded,
+            )
+            width = channels
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    layers += [nn.BatchNorm1d(width)] if recipe.norm and recipe.readout_norm else []
+    net = nn.Sequential(*layers, nn.Linear(width, outputs))
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    shortcuts = [part for name, part in net.named_modules() if ".shortcut." in name]
+    return quantise_hidden(net, recipe.weights, spare=shortcuts)
