@@ -95,7 +95,8 @@ def test_recipe_of_a_network_without_shortcuts_freezes(cifar: hs.data.Data) -> N
     hard = hs.freeze(net, calibrate=cifar.train, weight_bits=16)
     assert hard.rounding is not None
     assert hard.rounding.steps_changed <= 2e-3 * hard.rounding.step_outputs
-    assert hs.verify(hard, cifar.train.take([0, 1, 2])[0].numpy())
+    x = cifar.train.take(list(range(len(cifar.train))))[0].numpy()
+    np.testing.assert_array_equal(hs.Engine(hard)(x), hard(x))
 
 
 @pytest.mark.parametrize("name", ["resnet20", "bi-real resnet20"])
