@@ -19,6 +19,7 @@ from hardstep.hardnet import HardNet, Rounding
 from hardstep.layers import Shift
 from hardstep.parts import Part
 from hardstep.step import Sign, Staircase, Step
+from hardstep.unroll import unroll
 
 __all__ = ["freeze"]
 
@@ -33,7 +34,9 @@ def freeze(net: nn.Module, *, calibrate: Part, weight_bits: int = 8) -> HardNet:
     Batch normalisation, biases and the scales of inputs and weights all fold into integer thresholds: a unit
     fires iff w.v > T with integer w, v and T. Weights whose row is a multiple of small integers (binary,
     ternary, planted) are kept exactly; others are rounded to `weight_bits`, one scale a unit (one for the
-    whole read-out), the scale chosen by least squared error. Pooling moves behind the step, exactly.
+    whole read-out), the scale chosen by least squared error. Pooling moves behind the step, exactly. A residual block
+    of steps becomes two layers and its sum one sum of integers (`unroll`), exact where both ways are whole multiples of
+    one number.
 
     Parameters
     ----------
@@ -68,6 +71,7 @@ def freeze(net: nn.Module, *, calibrate: Part, weight_bits: int = 8) -> HardNet:
     x = np.concatenate(
         [_numpy(calibrate.take(chunk.tolist())[0]) for chunk in np.array_split(rows, -(-len(rows) // 1000))]
     )
+    net = unroll(net, x.shape[1:])
     grid = Grid.around(x) if calibrate.grid is None else calibrate.grid
     builder = _Builder(weight_bits, x.shape[1:], Encoding(np.array(1), grid.zero), grid.scale)
     for name, module in leaves(net):

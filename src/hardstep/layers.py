@@ -157,7 +157,7 @@ def rsign(channels: int, rule: BackwardRule = Clipped()) -> nn.Sequential:  # no
 
     References
     ----------
-    Liu et al. 2020, Sec. 4.2 [liu2020].
+    Liu et al. 2020 [liu2020].
 
     Examples
     --------
@@ -174,7 +174,7 @@ def rprelu(channels: int) -> nn.Sequential:
 
     References
     ----------
-    Liu et al. 2020, Sec. 4.2 [liu2020].
+    Liu et al. 2020 [liu2020].
 
     Examples
     --------

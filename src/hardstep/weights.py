@@ -44,7 +44,7 @@ class PerLayer:
 
     References
     ----------
-    Rastegari et al. 2016, Sec. 3.1 [rastegari2016]: it minimises |w - alpha sgn(w)|. Wu et al. 2023, authors' code
+    Rastegari et al. 2016 [rastegari2016]: it minimises |w - alpha sgn(w)|. Wu et al. 2023, authors' code
     [wu2023], for one scale a layer, not detached.
     """
 
@@ -70,7 +70,7 @@ class PerChannel:
 
     References
     ----------
-    Rastegari et al. 2016, Sec. 3.1 [rastegari2016]; Liu et al. 2018 [liu2018], detached.
+    Rastegari et al. 2016 [rastegari2016]; Liu et al. 2018 [liu2018], detached.
     """
 
     detach: bool = False
@@ -183,7 +183,7 @@ class Libra(Weights):
 
     References
     ----------
-    Qin et al. 2020, Sec. 3.2 and authors' code [qin2020]. Differs: units of equal weights, there 0/0.
+    Qin et al. 2020, authors' code [qin2020]. Differs: units of equal weights, there 0/0.
 
     Examples
     --------
@@ -235,7 +235,7 @@ class Ternary(Weights):
 
     References
     ----------
-    Li, Zhang, Liu 2016, Sec. 2.2 [li2016], for 0.7, which is nearly best for Gaussian and uniform weights. Differs: one
+    Li, Zhang, Liu 2016 [li2016], for 0.7, which is nearly best for Gaussian and uniform weights. Differs: one
     threshold a unit, not a layer, and the rule's window.
 
     Examples

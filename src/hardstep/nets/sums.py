@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 (the field's name for it)
 
-from hardstep.blocks import Activation, ResidualBlock, convolution
+from hardstep.blocks import Activation, Padded, ResidualBlock, convolution
 from hardstep.layers import Shift, rprelu
 
-__all__ = ["HardSums", "HardTanh", "Padded", "RPReLU", "RealBlock", "RealSums", "Sums", "Unbounded"]
+__all__ = ["HardSums", "HardTanh", "RPReLU", "RealBlock", "RealSums", "Sums", "Unbounded"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class RPReLU:
 
     References
     ----------
-    Liu et al. 2020, Sec. 4.2 [liu2020].
+    Liu et al. 2020 [liu2020].
 
     Examples
     --------
@@ -66,43 +65,6 @@ class RPReLU:
     def __call__(self, channels: int) -> list[nn.Module]:
         """Make the modules behind a sum."""
         return [rprelu(channels)]
-
-
-class Padded(nn.Module):
-    """A shortcut without parameters: every stride-th place, and channels of zeros on both sides.
-
-    Parameters
-    ----------
-    inputs, outputs
-        Channels; outputs >= inputs.
-    stride
-        Of both places.
-
-    References
-    ----------
-    He et al. 2016, Sec. 4.1, option A [he2016].
-
-    Examples
-    --------
-    >>> import torch
-    >>> Padded(2, 4, 2)(torch.ones(1, 2, 3, 3))[0, :, 0, 0]
-    tensor([0., 1., 1., 0.])
-    """
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        if outputs < inputs:
-            raise ValueError(f"a padded shortcut cannot go from {inputs} channels to {outputs}; widen, or project")
-        before = (outputs - inputs) // 2
-        self.stride, self.channels = stride, (before, outputs - inputs - before)
-
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n _ _ _"]:
-        """Return the padded places."""
-        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, *self.channels))
-
-    def extra_repr(self) -> str:
-        """Show what is padded."""
-        return f"stride={self.stride}, channels={self.channels}"
 
 
 class RealBlock(nn.Module):
@@ -180,7 +142,7 @@ class RealSums:
 
     References
     ----------
-    Liu et al. 2018, Sec. 3.2 [liu2018]; Liu et al. 2020 [liu2020], `shifted` and `RPReLU`; Qin et al. 2020 [qin2020],
+    Liu et al. 2018 [liu2018]; Liu et al. 2020 [liu2020], `shifted` and `RPReLU`; Qin et al. 2020 [qin2020],
     `HardTanh`; Wu et al. 2023, authors' code [wu2023], `rectified`.
 
     Examples

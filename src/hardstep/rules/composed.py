@@ -251,7 +251,7 @@ class Apart(BackwardRule):
 
     References
     ----------
-    Liu et al. 2018, Sec. 3.3 [liu2018]: ApproxSign for activations, the clipped rule for weights.
+    Liu et al. 2018 [liu2018]: ApproxSign for activations, the clipped rule for weights.
 
     Examples
     --------
