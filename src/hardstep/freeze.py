@@ -168,6 +168,8 @@ class _Builder:
         self.shape = layer.out_shape(self.shape)
 
     def _start(self, name: str, module: nn.Linear | nn.Conv2d) -> None:
+        if self.affine is not None and self.affine.rectified is not None:
+            raise _refusal(name, module, f"only a ReLU stands between it and {self.affine.name}; put a step there")
         if self.affine is not None:
             raise _refusal(name, module, f"no step stands between it and {self.affine.name}; merge the two or add one")
         if isinstance(module, nn.Conv2d) and (
