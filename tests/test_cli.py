@@ -257,7 +257,10 @@ def test_help_shows_every_choice_and_hyperparameter_with_its_default(capsys: pyt
     ("arguments", "message"),
     [
         (["train", "--method", "magic"], "--method takes one of bcd, convex-training, exact-target-prop,"),
-        (["train", "--net", "vgg"], "--net takes one of mlp, conv-net4, conv-net8, alex-net, res-net18; got 'vgg'"),
+        (
+            ["train", "--net", "vgg"],
+            "--net takes one of mlp, conv-net4, conv-net8, alex-net, vgg-small, res-net18, res-net20, res-net34; got 'vgg'",
+        ),
         (["train", "--net", "conv-net8", "--sweeps", "1"], "convnet8 needs samples of shape (channels, height >= 20"),
         (["fly"], "there is no command 'fly'"),
         (["summary", "runs/none"], "there is no file runs/none"),
