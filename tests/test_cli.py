@@ -207,6 +207,46 @@ def test_published_networks_are_chosen_by_name(arguments: list[str], wanted: obj
     assert repr(train.net) == repr(wanted)
 
 
+def test_binary_weights_are_chosen_by_name_trained_shipped_and_verified(capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = [
+        "--net.hidden",
+        "24",
+        "24",
+        "--net.weights",
+        "binary",
+        "--net.weights.scale",
+        "per-layer",
+        "--method",
+        "annealed",
+    ]
+    train = cli.parse_train(["digits", *chosen, "--net.weights.scale.detach"])
+    assert train.net == hs.nets.MLP(
+        hidden=(24, 24), weights=hs.Binary(hs.PerLayer(detach=True)), activation=train.net.activation
+    )
+    assert run(capsys, "train", *chosen, "--sweeps", "2", "--no-progress", "--name", "b")[0] == 0
+    status, out, _ = run(capsys, "verify", "runs/b")
+    assert status == 0, out
+
+
+def test_networks_with_shortcuts_are_chosen_by_name() -> None:
+    train = cli.parse_train(
+        [
+            "digits",
+            "--net",
+            "res-net20",
+            "--net.sums",
+            "real-sums",
+            "--net.sums.after",
+            "hard-tanh",
+            "--net.weights",
+            "libra",
+        ]
+    )
+    assert train.net.sums == hs.nets.RealSums(after=hs.nets.HardTanh())
+    assert train.net.weights == hs.Libra()
+    assert cli.parse_train(["digits", "--net", "vgg-small", "--net.no-norm"]).net.channels == (128, 256, 512)
+
+
 def test_help_shows_every_choice_and_hyperparameter_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "train", "--help")
     assert status == 0
@@ -223,7 +263,10 @@ def test_help_shows_every_choice_and_hyperparameter_with_its_default(capsys: pyt
     ("arguments", "message"),
     [
         (["train", "--method", "magic"], "--method takes one of bcd, convex-training, exact-target-prop,"),
-        (["train", "--net", "vgg"], "--net takes one of mlp, conv-net4, conv-net8, alex-net, res-net18; got 'vgg'"),
+        (
+            ["train", "--net", "vgg"],
+            "vgg-small, res-net18, res-net20, res-net34; got 'vgg'",
+        ),
         (["train", "--net", "conv-net8", "--sweeps", "1"], "convnet8 needs samples of shape (channels, height >= 20"),
         (["fly"], "there is no command 'fly'"),
         (["summary", "runs/none"], "there is no file runs/none"),

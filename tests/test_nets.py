@@ -10,13 +10,18 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 (the field's name for it)
+from torch.nn.utils import parametrize
 
 import hardstep as hs
 from hardstep.blocks import Activation, ResidualBlock
 
 from .test_freeze import images, randomise
 
-Net = hs.nets.MLP | hs.nets.ConvNet4 | hs.nets.ConvNet8 | hs.nets.AlexNet | hs.nets.ResNet18
+Plain = hs.nets.MLP | hs.nets.ConvNet4 | hs.nets.ConvNet8 | hs.nets.AlexNet | hs.nets.VGGSmall
+Residual = hs.nets.ResNet18 | hs.nets.ResNet20 | hs.nets.ResNet34
+Net = Plain | Residual
+REACT = hs.nets.RealSums(shifted=True, after=hs.nets.RPReLU())
+CLIPPED = hs.nets.RealSums(every=2, rectified=True, after=hs.nets.HardTanh())
 
 SMALL: list[tuple[Net, tuple[int, int, int]]] = [
     (hs.nets.MLP(hidden=(9,)), (2, 5, 4)),
@@ -25,8 +30,14 @@ SMALL: list[tuple[Net, tuple[int, int, int]]] = [
     (hs.nets.AlexNet(channels=(4, 5, 6, 7, 8), units=9), (2, 64, 81)),
     (hs.nets.ResNet18(channels=(4, 4, 6, 8)), (2, 32, 41)),
     (hs.nets.ResNet18(channels=(4, 4, 6, 8), small=True), (2, 8, 13)),
+    (hs.nets.VGGSmall(channels=(4, 5, 6), rectified=True), (2, 8, 13)),
+    (hs.nets.ResNet20(channels=(4, 6, 9)), (2, 8, 13)),
+    (hs.nets.ResNet20(channels=(4, 6, 9), sums=CLIPPED, readout_norm=True), (2, 8, 13)),
+    (hs.nets.ResNet18(channels=(4, 4, 6, 8), small=True, sums=REACT), (2, 8, 13)),
+    (hs.nets.ResNet34(channels=(4, 4, 6, 8), sums=hs.nets.RealSums()), (2, 32, 41)),
 ]
-every_net = pytest.mark.parametrize(("recipe", "shape"), SMALL, ids=[repr(recipe)[:40] for recipe, _ in SMALL])
+NAMES = [f"{i} {type(recipe).__name__}" for i, (recipe, _) in enumerate(SMALL)]
+every_net = pytest.mark.parametrize(("recipe", "shape"), SMALL, ids=NAMES)
 ACTIVATIONS = [hs.Step(), hs.Sign(), hs.Staircase(3)]
 every_activation = pytest.mark.parametrize("activation", ACTIVATIONS, ids=["step", "sign", "staircase"])
 
@@ -51,8 +62,11 @@ def outputs_of_activations(net: nn.Module, x: torch.Tensor) -> list[torch.Tensor
         (hs.nets.AlexNet(), (3, 224, 224), 1000, 62_394_344, [55, 27, 13, 13, 6]),
         (hs.nets.ResNet18(), (3, 224, 224), 1000, 11_689_512, [56] * 5 + [28] * 4 + [14] * 4 + [7] * 4),
         (hs.nets.ResNet18(small=True), (3, 32, 32), 10, 11_173_962, [32] * 5 + [16] * 4 + [8] * 4 + [4] * 4),
+        (hs.nets.VGGSmall(), (3, 32, 32), 10, 4_660_106, [32, 16, 16, 8, 8, 4]),
+        (hs.nets.ResNet20(), (3, 32, 32), 10, 269_722, [32] * 7 + [16] * 6 + [8] * 6),
+        (hs.nets.ResNet34(), (3, 224, 224), 1000, 21_797_672, [56] * 7 + [28] * 8 + [14] * 12 + [7] * 6),
     ],
-    ids=["convnet4", "convnet8", "alexnet", "resnet18", "small resnet18"],
+    ids=["convnet4", "convnet8", "alexnet", "resnet18", "small resnet18", "vgg-small", "resnet20", "resnet34"],
 )
 def test_published_networks_have_the_published_parameters_and_sizes(
     recipe: Net, shape: tuple[int, int, int], outputs: int, parameters: int, sides: list[int]
@@ -62,6 +76,91 @@ def test_published_networks_have_the_published_parameters_and_sizes(
         seen = outputs_of_activations(net, torch.empty(2, *shape))
     assert sum(weight.numel() for weight in net.parameters()) == parameters
     assert [out.shape[2] for out in seen if out.ndim == 4] == sides
+
+
+@pytest.mark.parametrize(
+    ("recipe", "shape", "outputs", "published"),
+    [
+        (hs.nets.ResNet18(), (3, 224, 224), 1000, 1.8e9),
+        (hs.nets.ResNet34(), (3, 224, 224), 1000, 3.6e9),
+        (hs.nets.ResNet18(small=True), (3, 32, 32), 10, 0.56e9),
+        (hs.nets.ResNet20(), (3, 32, 32), 10, 40.6e6),
+    ],
+    ids=["resnet18", "resnet34", "small resnet18", "resnet20"],
+)
+@pytest.mark.parametrize("sums", [hs.nets.HardSums(), hs.nets.RealSums(), hs.nets.RealSums(2)], ids=repr)
+def test_residual_networks_cost_what_is_published_whatever_their_sums(
+    recipe: Residual, shape: tuple[int, int, int], outputs: int, published: float, sums: hs.nets.sums.Sums
+) -> None:
+    macs = []
+    with torch.device("meta"):
+        net = replace(recipe, sums=sums)(shape, outputs)
+        for module in net.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                module.register_forward_hook(lambda module, _, out: macs.append(out.numel() * module.weight[0].numel()))
+        net(torch.empty(1, *shape))
+    assert sum(macs) == pytest.approx(published, rel=0.025)
+
+
+@every_net
+@pytest.mark.parametrize("weights", [hs.Binary(), hs.Libra(), hs.Ternary()], ids=lambda form: type(form).__name__)
+def test_hidden_weights_are_hard_and_the_first_the_last_and_shortcuts_are_real(
+    recipe: Net, shape: tuple[int, int, int], weights: hs.Weights
+) -> None:
+    net = replace(recipe, weights=weights)(shape, 3)
+    maps = {name: module for name, module in net.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
+    real = [name for i, name in enumerate(maps) if i in (0, len(maps) - 1) or ".shortcut." in name]
+    for name, module in maps.items():
+        assert isinstance(module.weight, torch.Tensor)
+        values = [len(row.abs().unique()) for row in module.weight.detach().flatten(1)]
+        assert max(values) <= (2 if weights == hs.Ternary() else 1) or name in real
+        assert parametrize.is_parametrized(module) == (name not in real)
+    like = recipe(shape, 3).state_dict()
+    for name, value in net.state_dict().items():  # the same initial weights
+        assert torch.equal(value, like[name.replace("parametrizations.weight.original", "weight")])
+    net(torch.rand(2, *shape)).sum().backward()
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in net.parameters())
+
+
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("padded", [False, True])
+def test_real_sums_are_their_formula(every: int, padded: bool) -> None:
+    torch.manual_seed(0)
+    sums = hs.nets.RealSums(every, shifted=True, rectified=True, after=hs.nets.HardTanh())
+    blocks = sums.pair(4, 6, stride=2, norm=True, activation=hs.Sign(), padded=padded)
+    net = randomise(nn.Sequential(*blocks))
+    for module in net.modules():
+        if isinstance(module, hs.Shift):
+            module.threshold.data.normal_()
+    x = torch.randn(3, 4, 7, 6)
+
+    def body(parts: list[nn.Module], x: torch.Tensor) -> torch.Tensor:
+        shift, _, conv, _, norm = parts
+        signs = 2.0 * (x > shift.threshold.view(-1, 1, 1)) - 1
+        out = F.conv2d(signs, conv.weight, None, conv.stride, conv.padding).clamp_min(0)
+        return F.batch_norm(out, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+
+    if padded:
+        around = torch.zeros(3, 6, 4, 3)
+        around[:, 1:5] = x[:, :, ::2, ::2]
+    else:
+        around = blocks[0].shortcut(x)
+        assert isinstance(blocks[0].shortcut[0], nn.AvgPool2d)
+        torch.testing.assert_close(blocks[0].shortcut[0](x)[:, :, -1], x[:, :, -1].unfold(2, 2, 2).mean(dim=3))
+    parts = [list(block.body) for block in blocks]
+    if every == 2:
+        wanted = (body(parts[0][5:], body(parts[0][:5], x)) + around).clamp(-1, 1)
+    else:
+        middle = (body(parts[0], x) + around).clamp(-1, 1)
+        wanted = (body(parts[1], middle) + middle).clamp(-1, 1)
+    torch.testing.assert_close(net(x), wanted)
+
+
+def test_shortcuts_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"every=1 \(Bi-Real\) or 2 \(plain\) convolutions, got 3"):
+        hs.nets.RealSums(3)
+    with pytest.raises(ValueError, match="cannot go from 4 channels to 3"):
+        hs.nets.ResNet20(channels=(4, 3, 3))((1, 8, 8), 2)
 
 
 @every_net
@@ -122,8 +221,11 @@ def test_without_normalisation_every_map_has_a_bias(recipe: Net, shape: tuple[in
         (hs.nets.AlexNet(channels=(2, 2, 2, 2, 2), units=3), 64, r"alexnet needs samples.*height >= 64"),
         (hs.nets.ResNet18(channels=(2, 2, 2, 2)), 32, r"resnet18 needs samples.*height >= 32.*small=True takes"),
         (hs.nets.ResNet18(channels=(2, 2, 2, 2), small=True), 8, r"resnet18 needs samples.*height >= 8"),
+        (hs.nets.VGGSmall(channels=(2, 2, 2)), 8, r"vgg_small needs samples.*height >= 8"),
+        (hs.nets.ResNet20(channels=(2, 2, 2)), 8, r"resnet20 needs samples.*height >= 8"),
+        (hs.nets.ResNet34(channels=(2, 2, 2, 2)), 32, r"resnet34 needs samples.*height >= 32.*small=True takes"),
     ],
-    ids=["convnet4", "convnet8", "alexnet", "resnet18", "small resnet18"],
+    ids=["convnet4", "convnet8", "alexnet", "resnet18", "small resnet18", "vgg-small", "resnet20", "resnet34"],
 )
 def test_samples_that_are_too_small_are_refused_and_the_smallest_are_not(recipe: Net, least: int, message: str) -> None:
     for shape in ((1, least, least - 1), (1, least - 1, least), (least * least,)):
@@ -188,11 +290,14 @@ def test_channel_dropout_is_no_obstacle_after_freeze_and_before() -> None:
     assert torch.equal(hs.shrink(net)(x), net.eval()(x))
 
 
-@pytest.mark.parametrize(("small", "named"), [(True, r"'3' \(ResidualBlock\)"), (False, r"'2' \(MaxPool2d\)")])
-def test_freeze_names_what_it_does_not_take_of_a_residual_network(small: bool, named: str) -> None:
+def test_freeze_names_what_it_does_not_take_of_a_residual_network() -> None:
     data = images(40, (2, 32, 32))
-    net = hs.nets.ResNet18(channels=(3, 3, 3, 3), small=small)(data.shape, 2)
-    with pytest.raises(ValueError, match=rf"layer {named} cannot be frozen"):
+    for sums, named in ((hs.nets.HardSums(), r"'2' \(MaxPool2d\)"), (hs.nets.RealSums(), r"'2' \(MaxPool2d\)")):
+        net = hs.nets.ResNet18(channels=(3, 3, 3, 3), sums=sums)(data.shape, 2)
+        with pytest.raises(ValueError, match=rf"layer {named} cannot be frozen"):
+            hs.freeze(net, calibrate=data.train)
+    net = hs.nets.ResNet18(channels=(3, 3, 3, 3), small=True, sums=hs.nets.RealSums())(data.shape, 2)
+    with pytest.raises(ValueError, match=r"layer '2' \(RealBlock\) cannot be frozen"):
         hs.freeze(net, calibrate=data.train)
 
 

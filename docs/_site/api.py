@@ -37,7 +37,12 @@ class Topic:
 
 TOPICS = (
     Topic("data", "Data", "Where rows come from and how they are kept.", ("data", "grid")),
-    Topic("networks", "Networks", "The step, networks of steps, published settings.", ("step", "nets", "recipes")),
+    Topic(
+        "networks",
+        "Networks",
+        "The step, networks of steps, published settings.",
+        ("step", "layers", "weights", "nets", "recipes"),
+    ),
     Topic(
         "training",
         "Training",

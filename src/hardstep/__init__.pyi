@@ -18,13 +18,14 @@ from .grid import Grid
 from .group_penalties import Columns, Grouped, Layout, Rows, SparseGroupL0, Words
 from .hardnet import HardNet
 from .indicators import StepReading, estimating_error, gradient_stability, read_steps
+from .layers import Shift, permanent, quantise, quantise_hidden, rprelu, rsign
 from .losses import CrossEntropy, Loss, Squared, SquaredHinge
 from .memory import Packed, Recomputed, Whole
 from .methods.activate import Activate, Negative, TwoSided
 from .methods.aims import Aim, Flips, Ramp
 from .methods.bcd import BCD
 from .methods.convex import ConvexTraining
-from .methods.gradient import SGD, Adam, Constant, Cosine, Drops, GradientDescent
+from .methods.gradient import SGD, Adam, Constant, Cosine, Drops, GradientDescent, Line
 from .methods.layer_targets import FlipSearch, TargetProp
 from .methods.magnitude import Global, LayerWise, MagnitudePruning
 from .methods.margin_bcd import Fits, MarginBCD
@@ -40,6 +41,7 @@ from .rules import (
     EDE,
     RBNN,
     Annealed,
+    Apart,
     ApproxSign,
     ArcTan,
     BackwardRule,
@@ -98,6 +100,7 @@ from .target_rule import (
 )
 from .verify import verify
 from .version import __version__
+from .weights import Binary, Learned, Libra, PerChannel, PerLayer, Real, Ternary, Unscaled, Weights
 
 __all__ = [
     "BCD",
@@ -117,12 +120,14 @@ __all__ = [
     "Aim",
     "Alternate",
     "Annealed",
+    "Apart",
     "ApproxSign",
     "ArcTan",
     "BackwardElimination",
     "BackwardRule",
     "Batch",
     "BatchedAscent",
+    "Binary",
     "CallTargets",
     "Cardinality",
     "Clipped",
@@ -165,6 +170,9 @@ __all__ = [
     "LayerWise",
     "Layout",
     "LeakyBox",
+    "Learned",
+    "Libra",
+    "Line",
     "LinearLoss",
     "LinearPath",
     "LinearPrograms",
@@ -181,6 +189,8 @@ __all__ = [
     "NoPenalty",
     "Packed",
     "Penalty",
+    "PerChannel",
+    "PerLayer",
     "PerceptronLoss",
     "Pointwise",
     "Proposal",
@@ -189,6 +199,7 @@ __all__ = [
     "Ramp",
     "RandomFeatures",
     "ReSTE",
+    "Real",
     "Recomputed",
     "Record",
     "Rectified",
@@ -204,6 +215,7 @@ __all__ = [
     "ScatteringLayer",
     "Sech2",
     "Separable",
+    "Shift",
     "Sign",
     "Sliding",
     "SoftHingeLoss",
@@ -225,13 +237,16 @@ __all__ = [
     "TargetProp",
     "TargetRule",
     "Targets",
+    "Ternary",
     "TransformedL1",
     "Trapezoid",
     "TwoSided",
     "UnitArea",
     "UnitChoice",
     "UnitPeak",
+    "Unscaled",
     "Wavelets",
+    "Weights",
     "Whole",
     "Words",
     "Work",
@@ -249,10 +264,15 @@ __all__ = [
     "haar",
     "nets",
     "orthogonal_least_squares",
+    "permanent",
     "prune_units",
     "published_rules",
+    "quantise",
+    "quantise_hidden",
     "read_steps",
     "recipes",
+    "rprelu",
+    "rsign",
     "score",
     "select_per_class",
     "shrink",

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (the field's name for it)
 
 from hardstep.step import Sign, Staircase, Step
 
-__all__ = ["Activation", "ResidualBlock", "convolution", "seeded"]
+__all__ = ["Activation", "Padded", "ResidualBlock", "check_images", "check_share", "convolution", "dense", "seeded"]
 
 Activation = Step | Sign | Staircase
 
@@ -65,6 +66,48 @@ class ResidualBlock(nn.Module):
         return out
 
 
+class Padded(nn.Module):
+    """A shortcut without parameters: every stride-th place, and channels of zeros on both sides.
+
+    Parameters
+    ----------
+    inputs, outputs
+        Channels; outputs >= inputs.
+    stride
+        Of both places.
+
+    References
+    ----------
+    He et al. 2016, Sec. 4.1, option A [he2016].
+
+    Examples
+    --------
+    >>> Padded(2, 4, 2)(torch.ones(1, 2, 3, 3))[0, :, 0, 0]
+    tensor([0., 1., 1., 0.])
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        if outputs < inputs:
+            raise ValueError(f"a padded shortcut cannot go from {inputs} channels to {outputs}; widen, or project")
+        before = (outputs - inputs) // 2
+        self.inputs, self.stride, self.channels = inputs, stride, (before, outputs - inputs - before)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n _ _ _"]:
+        """Return the padded places."""
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, *self.channels))
+
+    @property
+    def matrix(self) -> Float[Tensor, "_ _"]:
+        """What the shortcut does at one place, as a matrix from inputs to outputs."""
+        before, after = self.channels
+        return F.pad(torch.eye(self.inputs), (0, 0, before, after))
+
+    def extra_repr(self) -> str:
+        """Show what is padded."""
+        return f"stride={self.stride}, channels={self.channels}"
+
+
 def convolution(
     inputs: int,
     outputs: int,
@@ -105,3 +148,29 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
+
+
+def dense(inputs: int, outputs: int, norm: bool, activation: Activation) -> list[nn.Module]:
+    """Make a hidden linear layer: the map, its normalisation or a bias, a copy of the activation.
+
+    Examples
+    --------
+    >>> dense(3, 2, False, Step())
+    [Linear(in_features=3, out_features=2, bias=True), Step(rule=Clipped(width=1.0))]
+    """
+    layers: list[nn.Module] = [nn.Linear(inputs, outputs, bias=not norm)]
+    return [*layers, *([nn.BatchNorm1d(outputs)] if norm else []), copy.deepcopy(activation)]
+
+
+def check_images(name: str, shape: tuple[int, ...], least: int, remedy: str = "") -> None:
+    """Raise ValueError for samples that are no images or too small ones."""
+    if len(shape) != 3 or min(shape[1:]) < least:
+        raise ValueError(
+            f"{name} needs samples of shape (channels, height >= {least}, width >= {least}), got {shape}{remedy}"
+        )
+
+
+def check_share(dropout: float) -> None:
+    """Raise ValueError unless it is a share of what is dropped."""
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout is a share in [0, 1), got {dropout}")

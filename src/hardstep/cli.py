@@ -29,7 +29,7 @@ from hardstep.fit import Method, fit, score
 from hardstep.freeze import as_torch, freeze
 from hardstep.hardnet import HardNet
 from hardstep.methods.gradient import GradientDescent
-from hardstep.nets import MLP, AlexNet, ConvNet4, ConvNet8, ResNet18
+from hardstep.nets import MLP, AlexNet, ConvNet4, ConvNet8, ResNet18, ResNet20, ResNet34, VGGSmall
 from hardstep.proofs import prove_optimality
 from hardstep.ranks import launched_fabric
 from hardstep.run_folder import RunFolder
@@ -65,7 +65,7 @@ class Train:
     """
 
     data: tyro.conf.Positional[str] = "digits"
-    net: MLP | ConvNet4 | ConvNet8 | AlexNet | ResNet18 = field(default_factory=MLP)
+    net: MLP | ConvNet4 | ConvNet8 | AlexNet | VGGSmall | ResNet18 | ResNet20 | ResNet34 = field(default_factory=MLP)
     method: Method[Any] = field(default_factory=GradientDescent)
     sweeps: int | None = None
     seed: int = 0

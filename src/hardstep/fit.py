@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from hardstep.checkpoint import load_tree, save_tree
 from hardstep.data import Data
@@ -24,6 +24,7 @@ from hardstep.progress import Progress
 from hardstep.ranks import launched_fabric
 from hardstep.report import Record, Report, versions
 from hardstep.step import Step
+from hardstep.work import Batch, Work
 
 __all__ = ["Batch", "Method", "State", "Sweep", "Work", "fit", "score"]
 
@@ -68,78 +69,6 @@ S = TypeVar("S", bound=State)
 T = TypeVar("T")
 
 
-class Batch(NamedTuple):
-    """The share of one rank in a global batch: `total` counts the rows of all ranks, `progress` is in [0, 1)."""
-
-    x: Tensor
-    y: Tensor
-    total: int
-    progress: float
-
-
-@dataclass
-class Work:
-    """What `fit` lends to a method: the data in batches, the ranks, randomness and the place in the training."""
-
-    data: Data
-    fabric: Fabric
-    seed: int
-    sweeps: int
-    sweep: int = 0
-    tick: Callable[[float], None] = lambda share: None
-    before: int = 0
-
-    def phase(self, first: int, end: int) -> Work:
-        """Return the work of the sweeps from `first` to `end` as a training of its own: its progress runs from 0."""
-        return replace(self, sweeps=end - first, sweep=self.sweep - first, before=self.before + first)
-
-    @property
-    def progress(self) -> float:
-        """Share of the training done before this sweep, in [0, 1)."""
-        return self.sweep / self.sweeps
-
-    def generator(self, purpose: str) -> torch.Generator:
-        """Return a generator fixed by seed, sweep and purpose: the same on every rank and after a resume."""
-        digest = hashlib.sha256(f"{self.seed}/{self.before + self.sweep}/{purpose}".encode()).digest()
-        return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-
-    def batches(self, size: int, *, part: Part | None = None, shuffle: bool = False) -> Iterator[Batch]:
-        """Run once over a part (the training part if None) in global batches of about `size` rows.
-
-        The rows are divided evenly, so no batch is a small rest. Each rank gets every ranks-th row.
-
-        Raises
-        ------
-        ValueError
-            If a shuffled batch is larger than the part, or a batch smaller than the number of ranks.
-        """
-        source = self.data.train if part is None else part
-        rows = len(source)
-        if shuffle and size > rows:
-            raise ValueError(f"batch_size={size} is larger than the data ({rows} rows); choose batch_size <= {rows}")
-        ranks, rank = self.fabric.world_size, self.fabric.global_rank
-        count = math.ceil(rows / size)
-        if rows // count < ranks:
-            raise ValueError(f"{ranks} ranks need at least {ranks} rows a batch, got batch_size={size} of {rows} rows")
-        order = torch.randperm(rows, generator=self.generator("order")) if shuffle else torch.arange(rows)
-        chunks = order.tensor_split(count)
-        shares = [chunk[rank::ranks] for chunk in chunks]
-        for i, (x, y) in enumerate(batches(source, shares)):
-            done = i / len(chunks)
-            device = self.fabric.device
-            yield Batch(x.to(device), y.to(device), len(chunks[i]), (self.sweep + done) / self.sweeps)
-            if part is None:
-                self.tick((i + 1) / len(chunks))
-
-    def sum(self, value: Tensor) -> Tensor:
-        """Sum over all ranks."""
-        if self.fabric.world_size == 1:
-            return value
-        total = self.fabric.all_reduce(value, reduce_op="sum")
-        assert isinstance(total, Tensor)
-        return total
-
-
 class Method(ABC, Generic[S]):
     """A training algorithm: a frozen dataclass of hyperparameters with a start and one sweep.
 
@@ -153,6 +82,9 @@ class Method(ABC, Generic[S]):
 
     incremental: bool = False
     """Whether a fit goes on from the network's weights, whatever its rows, so that fits on parts of the data add up."""
+
+    latent: bool = False
+    """Whether it can train weights from which a layer computes those that it uses (binary, ternary ones)."""
 
     @abstractmethod
     def init(self, net: nn.Module, work: Work) -> S:
@@ -201,7 +133,8 @@ def fit(
     Raises
     ------
     ValueError
-        If the network has no step, a count is out of range, or the folder holds another fit or version.
+        If the network has no step, or weights that the method cannot train, a count is out of range, or the folder
+        holds another fit or version.
     FloatingPointError
         If objective or weights are not finite. After this and any other error in a sweep, an interrupt too, the best
         network so far is in `net`, and a folder's checkpoint is that of the last whole sweep.
@@ -215,6 +148,12 @@ def fit(
     """
     if not any(isinstance(module, Step) for module in net.modules()):
         raise ValueError("the network has no step: put hardstep.Step() (or Sign, Staircase) between its layers")
+    computed = [name for name, module in net.named_modules() if is_parametrized(module)]
+    if computed and not method.latent:
+        raise ValueError(
+            f"layer {computed[0]!r} computes its weights (binary, ternary or the like) from others, which "
+            f"{type(method).__name__} cannot train; use GradientDescent, or layers with real weights"
+        )
     for name, count in (("sweeps", sweeps), ("patience", 1 if patience is None else patience)):
         if count < 1:
             raise ValueError(f"{name} counts sweeps and must be at least 1, got {count}")

@@ -17,8 +17,10 @@ from hardstep.chain import leaves
 from hardstep.grid import Grid
 from hardstep.hard_layers import Conv, Dense, Encoding, Flatten, Layer, Pool
 from hardstep.hardnet import HardNet, Rounding
+from hardstep.layers import Shift
 from hardstep.parts import Part
 from hardstep.step import Sign, Staircase, Step
+from hardstep.unroll import unroll
 
 __all__ = ["as_torch", "freeze"]
 
@@ -33,7 +35,9 @@ def freeze(net: nn.Module, *, calibrate: Part, weight_bits: int = 8) -> HardNet:
     Batch normalisation, biases and the scales of inputs and weights all fold into integer thresholds: a unit
     fires iff w.v > T with integer w, v and T. Weights whose row is a multiple of small integers (binary,
     ternary, planted) are kept exactly; others are rounded to `weight_bits`, one scale a unit (one for the
-    whole read-out), the scale chosen by least squared error. Pooling moves behind the step, exactly.
+    whole read-out), the scale chosen by least squared error. Pooling moves behind the step, exactly. A residual block
+    of steps becomes two layers and its sum one sum of integers (`unroll`), exact where both ways are whole multiples of
+    one number.
 
     Parameters
     ----------
@@ -51,7 +55,7 @@ def freeze(net: nn.Module, *, calibrate: Part, weight_bits: int = 8) -> HardNet:
     References
     ----------
     Umuroglu et al. 2017, Sec. 4.2.2 [umuroglu2017]: normalisation as threshold. Differs: any weight width, negative
-    gains by negated weights, pooling before normalisation with gains of either sign.
+    gains by negated weights, pooling before normalisation with gains of either sign, a ReLU before normalisation.
 
     Examples
     --------
@@ -68,6 +72,7 @@ def freeze(net: nn.Module, *, calibrate: Part, weight_bits: int = 8) -> HardNet:
     x = np.concatenate(
         [_numpy(calibrate.take(chunk.tolist())[0]) for chunk in np.array_split(rows, -(-len(rows) // 1000))]
     )
+    net = unroll(net, x.shape[1:])
     grid = Grid.around(x) if calibrate.grid is None else calibrate.grid
     builder = _Builder(weight_bits, x.shape[1:], Encoding(np.array(1), grid.zero), grid.scale)
     for name, module in leaves(net):
@@ -93,11 +98,25 @@ class _Affine:
     shift: NDArray[np.float64]
     pools: list[Pool] = field(default_factory=list)
     gain_after_pool: NDArray[np.float64] | None = None
+    rectified: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None  # gain behind a ReLU, what 0 became there
 
     def rescale(self, gain: NDArray[np.float64], shift: NDArray[np.float64]) -> None:
         self.gain, self.shift = self.gain * gain, self.shift * gain + shift
         if self.gain_after_pool is not None:
             self.gain_after_pool = self.gain_after_pool * gain
+        if self.rectified is not None:
+            self.rectified = self.rectified[0] * gain, self.rectified[1] * gain + shift
+
+    def constant(self, levels: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return, by unit and level, whether the output is constant whatever the sum, and whether it then fires."""
+        still = np.broadcast_to((self.gain == 0)[:, None], (len(self.gain), len(levels)))
+        if self.rectified is None:
+            return still, self.shift[:, None] > levels
+        gain, ground = self.rectified  # out = max(z, 0) gain + ground stays on one side of the ground
+        value = np.where(gain > 0, np.maximum(self.shift, ground), np.minimum(self.shift, ground))
+        fires = ground[:, None] > levels
+        ends = np.where((gain > 0)[:, None], fires, ~fires)
+        return still | ends, np.where(still, value[:, None] > levels, fires)
 
 
 @dataclass
@@ -123,6 +142,10 @@ class _Builder:
             self._normalise(name, module)
         elif isinstance(module, nn.MaxPool2d):
             self._pool(name, module)
+        elif isinstance(module, Shift) and self.affine is not None:
+            self.affine.rescale(np.ones(len(self.affine.gain)), -_numpy(module.threshold).astype(np.float64))
+        elif isinstance(module, nn.ReLU) and self.affine is not None and self.affine.rectified is None:
+            self.affine.rectified = np.ones_like(self.affine.gain), np.zeros_like(self.affine.gain)
         elif isinstance(module, Step | Sign | Staircase):
             self._threshold(name, module)
         elif isinstance(module, nn.Flatten) and self.affine is None:
@@ -136,7 +159,7 @@ class _Builder:
     def finish(self) -> tuple[tuple[Layer, ...], float]:
         """Return all layers, the read-out last, and the value of one unit of its scores."""
         last = self.affine
-        if last is None or not isinstance(last.module, nn.Linear) or last.pools:
+        if last is None or not isinstance(last.module, nn.Linear) or last.pools or last.rectified is not None:
             raise ValueError("the network must end in a linear read-out (nn.Linear after the last step); append one")
         weight = last.weight * last.gain[:, None]
         whole, scale = _integers(weight.reshape(1, -1), self.weight_bits)
@@ -151,6 +174,8 @@ class _Builder:
         self.shape = layer.out_shape(self.shape)
 
     def _start(self, name: str, module: nn.Linear | nn.Conv2d) -> None:
+        if self.affine is not None and self.affine.rectified is not None:
+            raise _refusal(name, module, f"only a ReLU stands between it and {self.affine.name}; put a step there")
         if self.affine is not None:
             raise _refusal(name, module, f"no step stands between it and {self.affine.name}; merge the two or add one")
         if isinstance(module, nn.Conv2d) and (
@@ -219,8 +244,8 @@ class _Builder:
         flipped = np.zeros(units, bool) if affine.gain_after_pool is None else affine.gain_after_pool < 0
         weight[flipped] *= -1
         reach = self._bound(affine, weight.reshape(affine.weight.shape), np.zeros(units, np.int64))[:, None]
-        constant = (affine.gain == 0)[:, None] & np.ones(len(levels), bool)
-        threshold[constant] = np.where(affine.shift[:, None] > levels, -np.inf, np.inf)[constant]
+        constant, fires = affine.constant(levels)
+        threshold[constant] = np.where(fires, -np.inf, np.inf)[constant]
         threshold[flipped] = -threshold[flipped, ::-1] - 1
         threshold = np.clip(threshold, -reach - 1, reach).astype(np.int64)
         weight = weight.reshape(affine.weight.shape)
@@ -335,5 +360,6 @@ def _numpy(tensor: torch.Tensor) -> NDArray[Any]:
 def _refusal(name: str, module: nn.Module, why: str) -> ValueError:
     return ValueError(
         f"layer {name!r} ({type(module).__name__}) cannot be frozen: {why}. A network to freeze is an nn.Sequential of "
-        "Linear or Conv2d, then MaxPool2d and BatchNorm as wanted, then Step, Sign or Staircase; and Flatten, Dropout"
+        "Linear or Conv2d, then MaxPool2d, ReLU, BatchNorm and Shift as wanted, then Step, Sign or Staircase; and "
+        "Flatten, Dropout"
     )

@@ -5,12 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hardstep.losses import CrossEntropy
-from hardstep.methods.gradient import SGD, Adam, Drops, GradientDescent
-from hardstep.nets import AlexNet, ConvNet4, ConvNet8, ResNet18
-from hardstep.rules import BackwardRule, Sech2
+from hardstep.methods.gradient import SGD, Adam, Cosine, Drops, GradientDescent, Line
+from hardstep.nets import (
+    AlexNet,
+    ConvNet4,
+    ConvNet8,
+    HardTanh,
+    RealSums,
+    ResNet18,
+    ResNet20,
+    ResNet34,
+    VGGSmall,
+)
+from hardstep.rules import Apart, ApproxSign, BackwardRule, Clipped, Sech2, published_rules
 from hardstep.step import Sign, Staircase
+from hardstep.weights import Binary, Libra, PerChannel, PerLayer
 
-__all__ = ["Recipe", "friesen2018"]
+__all__ = ["Recipe", "friesen2018", "liu2018", "qin2020", "wu2023"]
+
+Net = ConvNet4 | ConvNet8 | AlexNet | VGGSmall | ResNet18 | ResNet20 | ResNet34
 
 
 @dataclass(frozen=True)
@@ -27,7 +40,7 @@ class Recipe:
         Sweeps over the data.
     """
 
-    net: ConvNet4 | ConvNet8 | AlexNet | ResNet18
+    net: Net
     method: GradientDescent
     sweeps: int
 
@@ -68,7 +81,7 @@ def friesen2018(*, staircase: bool = False, rule: BackwardRule = Sech2()) -> dic
         return staircases if staircase else signs
 
     def recipe(
-        net: ConvNet4 | ConvNet8 | AlexNet | ResNet18,
+        net: Net,
         batch_size: int,
         optimiser: Adam | SGD,
         sweeps: int,
@@ -90,3 +103,112 @@ def friesen2018(*, staircase: bool = False, rule: BackwardRule = Sech2()) -> dic
         "alexnet": recipe(AlexNet(activation=activation), 128, third, 80, (56, 64)),
         "resnet18": recipe(ResNet18(activation=finer), 256, fourth, 90, (30, 60)),
     }
+
+
+def wu2023() -> dict[str, Recipe]:
+    """Return the settings under which the authors of ReSTE trained networks of signs with binary weights, by name.
+
+    | net | data | batch | sweeps |
+    |---|---|---|---|
+    | vgg-small, resnet20, bi-real resnet20 | CIFAR | 256 | 1000 |
+    | resnet18 | CIFAR | 96 | 2000 |
+    | imagenet resnet18, imagenet resnet34 | ImageNet | 750 | 250 |
+
+    SGD 0.1 with momentum 0.9 and decay 1e-4, along a cosine, on CIFAR after 5 sweeps in which the rate rises; ReSTE
+    with a power from 1 to 3 in activations and weights; one scale a layer, attached; a ReLU before each normalisation.
+
+    References
+    ----------
+    Wu et al. 2023, authors' code [wu2023]. Differs: the rate moves from batch to batch and reaches 0 at the end, not
+    four sweeps before; `fit` keeps the best sweep of the validation part; initial weights are those of our networks,
+    and shortcuts with a convolution take means of 2x2 places first; crops and mirror images are up to the data.
+
+    Examples
+    --------
+    >>> wu2023()["resnet20"].method.rule.at(0.5).power.__round__(4)
+    1.5858
+    """
+    weights, sign, plain, bireal = Binary(PerLayer()), Sign(), RealSums(2, rectified=True), RealSums(1, rectified=True)
+
+    def recipe(net: Net, batch_size: int, sweeps: int, warmup: int) -> Recipe:
+        method = GradientDescent(
+            rule=published_rules()["ReSTE"],
+            loss=CrossEntropy(),
+            optimiser=SGD(0.1, weight_decay=1e-4),
+            schedule=Cosine(warmup / sweeps),
+            batch_size=batch_size,
+        )
+        return Recipe(net, method, sweeps)
+
+    def resnet20(sums: RealSums) -> ResNet20:
+        return ResNet20(readout_norm=True, activation=sign, weights=weights, sums=sums)
+
+    small = ResNet18(small=True, readout_norm=True, activation=sign, weights=weights, sums=plain)
+    large = ResNet18(readout_norm=True, activation=sign, weights=weights, sums=bireal)
+    larger = ResNet34(readout_norm=True, activation=sign, weights=weights, sums=bireal)
+    return {
+        "vgg-small": recipe(VGGSmall(rectified=True, activation=sign, weights=weights), 256, 1000, 5),
+        "resnet20": recipe(resnet20(plain), 256, 1000, 5),
+        "bi-real resnet20": recipe(resnet20(bireal), 256, 1000, 5),
+        "resnet18": recipe(small, 96, 2000, 5),
+        "imagenet resnet18": recipe(large, 750, 250, 0),
+        "imagenet resnet34": recipe(larger, 750, 250, 0),
+    }
+
+
+def liu2018() -> dict[str, Recipe]:
+    """Return the settings under which Bi-Real nets are trained in their authors' PyTorch code: ImageNet, by name.
+
+    256 sweeps in batches of 512 with Adam 1e-3 along a straight line, labels smoothed by 0.1; ApproxSign in
+    activations, the clipped rule in weights, one detached scale a channel; a shortcut around each convolution.
+
+    References
+    ----------
+    Liu et al. 2018, authors' code [liu2018]. Differs: the gradient of a weight has the scale as a factor, which Adam
+    all but divides out; the rate moves from batch to batch; initial weights of all layers as in `ResNet18`; crops,
+    mirror images and changes of colour are up to the data.
+
+    Examples
+    --------
+    >>> liu2018()["resnet18"].sweeps
+    256
+    """
+    method = GradientDescent(
+        rule=Apart(ApproxSign(), Clipped()),
+        loss=CrossEntropy(smoothing=0.1),
+        optimiser=Adam(1e-3),
+        schedule=Line(),
+        batch_size=512,
+    )
+    weights, sign = Binary(PerChannel(detach=True)), Sign()
+    return {
+        "resnet18": Recipe(ResNet18(activation=sign, weights=weights, sums=RealSums()), method, 256),
+        "resnet34": Recipe(ResNet34(activation=sign, weights=weights, sums=RealSums()), method, 256),
+    }
+
+
+def qin2020() -> dict[str, Recipe]:
+    """Return the settings under which the authors of IR-Net trained ResNet-20 on CIFAR-10, by name.
+
+    400 sweeps in batches of 128 with SGD 0.1, momentum 0.9 and decay 1e-4, along a cosine; EDE with t from 1e-3 to 10
+    in activations and Libra weights; a shortcut around each convolution, sums clipped to [-1, 1].
+
+    References
+    ----------
+    Qin et al. 2020, authors' code [qin2020]. Differs: the rate moves from batch to batch; initial weights of variance
+    2/(k² outputs), there 2/(k² inputs); crops and mirror images are up to the data.
+
+    Examples
+    --------
+    >>> qin2020()["resnet20"].method.rule.at(1.0)
+    EDE(temperature=10.0)
+    """
+    method = GradientDescent(
+        rule=published_rules()["EDE"],
+        loss=CrossEntropy(),
+        optimiser=SGD(0.1, weight_decay=1e-4),
+        schedule=Cosine(),
+        batch_size=128,
+    )
+    net = ResNet20(readout_norm=True, activation=Sign(), weights=Libra(), sums=RealSums(after=HardTanh()))
+    return {"resnet20": Recipe(net, method, 400)}

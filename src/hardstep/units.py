@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from hardstep.chain import leaves
+from hardstep.layers import permanent
 from hardstep.step import Sign, Staircase, Step
 
 __all__ = ["Hidden", "certified", "codes", "hidden_layers"]
@@ -121,7 +121,7 @@ def certified(
     low, high
         Least and greatest value of each input, in the shape of a sample.
     """
-    exact = deepcopy(net).double().eval()
+    exact = permanent(net).double().eval()
     unit = max(torch.finfo(weight.dtype).eps for weight in net.parameters())
     layers = iter(hidden_layers(exact))
     lo, hi = low.double()[None], high.double()[None]

@@ -60,6 +60,8 @@ RULES = [
     hs.UnitArea(hs.ReSTE()),
     hs.UnitPeak(hs.SwishSign()),
     hs.Annealed(),
+    hs.Apart(),
+    hs.Apart(hs.Annealed(), hs.Annealed(hs.EDE(1e-3), hs.EDE(10.0))),
     hs.Annealed(hs.UnitArea(hs.EDE(1e-3)), hs.UnitArea(hs.EDE(10.0)), hs.GeometricPath()),
     *(hs.TargetRule(loss) for loss in LAYER_LOSSES),
     *(hs.TargetRule(hs.LogLoss(), width=0.5, relative=relative) for relative in ("layer", "channel")),

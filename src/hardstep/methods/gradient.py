@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from hardstep.fit import Batch, Method, Sweep, Work
 from hardstep.indicators import gradient_stability
+from hardstep.layers import HardWeights
 from hardstep.losses import CrossEntropy, Loss
 from hardstep.memory import Packed, Recomputed, Whole
 from hardstep.penalties import NoPenalty, Penalty
@@ -21,7 +22,7 @@ from hardstep.ranks import shared_statistics
 from hardstep.rules import BackwardRule, Clipped
 from hardstep.step import Step
 
-__all__ = ["SGD", "Adam", "Around", "Constant", "Cosine", "Descent", "Drops", "GradientDescent", "Passes"]
+__all__ = ["SGD", "Adam", "Around", "Constant", "Cosine", "Descent", "Drops", "GradientDescent", "Line", "Passes"]
 
 Around = Callable[[Callable[[], None], float, Batch], None]
 """Takes a step of the optimiser, its learning rate and the batch; calls it, and does what it wants around it."""
@@ -125,6 +126,21 @@ class Cosine:
 
 
 @dataclass(frozen=True)
+class Line:
+    """Lower the learning rate to 0 along a straight line.
+
+    Examples
+    --------
+    >>> Line().factor(0.25)
+    0.75
+    """
+
+    def factor(self, progress: float) -> float:
+        """Return the share of the full rate at this progress in [0, 1]."""
+        return 1 - progress
+
+
+@dataclass(frozen=True)
 class Drops:
     """Multiply the learning rate by a factor at given shares of the training.
 
@@ -185,7 +201,8 @@ class GradientDescent(Method[Descent]):
     Parameters
     ----------
     rule
-        What stands in for the steps' derivative; followed at `rule.at(progress)`.
+        What stands in for the derivative of the steps, those in binary and ternary weights included; followed at
+        `rule.at(progress)`. `Apart` gives the weights a rule of their own.
     loss
         The data term.
     penalty
@@ -208,11 +225,12 @@ class GradientDescent(Method[Descent]):
     loss: Loss = field(default_factory=lambda: CrossEntropy(smoothing=0.1))
     penalty: Penalty = field(default_factory=NoPenalty)
     optimiser: Adam | SGD = field(default_factory=lambda: Adam(lr=2e-3))
-    schedule: Constant | Cosine | Drops = field(default_factory=Cosine)
+    schedule: Constant | Cosine | Drops | Line = field(default_factory=Cosine)
     batch_size: int = 128
     memory: Whole | Packed | Recomputed = field(default_factory=Whole)
 
     incremental = True
+    latent = True
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -237,6 +255,8 @@ class GradientDescent(Method[Descent]):
         for module in state.net.modules():
             if isinstance(module, Step):
                 module.rule = rule
+            elif isinstance(module, HardWeights):
+                module.rule = rule.for_weights
         sums: list[tuple[Tensor, Tensor]] = []
         with shared_statistics(state.net, work.fabric.world_size):
             for batch, last in _marked(work.batches(self.batch_size, shuffle=True)):

@@ -1,7 +1,7 @@
 """Backward rules: what stands in for the derivative of a step. The forward pass is always the exact step."""
 
 from hardstep.rules.boxes import Clipped, Identity, LeakyBox, Rectified, Trapezoid
-from hardstep.rules.composed import Annealed, CosinePath, GeometricPath, LinearPath, Scaled, UnitArea, UnitPeak
+from hardstep.rules.composed import Annealed, Apart, CosinePath, GeometricPath, LinearPath, Scaled, UnitArea, UnitPeak
 from hardstep.rules.parabolas import RBNN, ApproxSign
 from hardstep.rules.powers import Fourier, ReSTE
 from hardstep.rules.surrogate import BackwardRule, Surrogate, widened
@@ -14,6 +14,7 @@ __all__ = [
     "EDE",
     "RBNN",
     "Annealed",
+    "Apart",
     "ApproxSign",
     "ArcTan",
     "BackwardRule",

@@ -9,11 +9,12 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from hardstep.rules.boxes import Clipped
 from hardstep.rules.parabolas import ApproxSign
 from hardstep.rules.powers import ReSTE
 from hardstep.rules.surrogate import BackwardRule, Surrogate, positive
 
-__all__ = ["Annealed", "CosinePath", "GeometricPath", "LinearPath", "Scaled", "UnitArea", "UnitPeak"]
+__all__ = ["Annealed", "Apart", "CosinePath", "GeometricPath", "LinearPath", "Scaled", "UnitArea", "UnitPeak"]
 
 
 @dataclass(frozen=True)
@@ -249,6 +250,47 @@ class Annealed(BackwardRule):
     def stand_ins(self) -> tuple[float, ...]:
         """Those of the start."""
         return self.start.stand_ins
+
+
+@dataclass(frozen=True)
+class Apart(BackwardRule):
+    """Follow one rule in activations and another in binary or ternary weights, each with its own schedule.
+
+    Parameters
+    ----------
+    activations, weights
+        The two rules.
+
+    References
+    ----------
+    Liu et al. 2018 [liu2018]: ApproxSign for activations, the clipped rule for weights.
+
+    Examples
+    --------
+    >>> Apart().for_weights
+    Clipped(width=1.0)
+    """
+
+    activations: BackwardRule = field(default_factory=ApproxSign)
+    weights: BackwardRule = field(default_factory=Clipped)
+
+    def at(self, progress: float) -> Apart:
+        """Return both rules for this share of the training."""
+        return Apart(self.activations.at(progress), self.weights.at(progress))
+
+    @property
+    def for_weights(self) -> BackwardRule:
+        """The rule of the weights."""
+        return self.weights
+
+    def pullback(self, x: Float[Tensor, "*n"], grad: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+        """Return what the rule of the activations does."""
+        return self.activations.pullback(x, grad)
+
+    @property
+    def stand_ins(self) -> tuple[float, ...]:
+        """Those of the rule of the activations."""
+        return self.activations.stand_ins
 
 
 def _between(start: Any, end: Any, path: LinearPath | CosinePath | GeometricPath, progress: float) -> Any:

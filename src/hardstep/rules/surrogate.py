@@ -36,6 +36,11 @@ class BackwardRule(ABC):
         """Inputs, at most 256, of which `pullback` takes every x for one, bit for bit; none if it needs x itself."""
         return ()
 
+    @property
+    def for_weights(self) -> BackwardRule:
+        """The rule of the steps in binary and ternary weights: the same one, unless it says otherwise."""
+        return self
+
 
 class Surrogate(BackwardRule):
     """A rule that is the derivative h = C' of a smooth stand-in C of the step: pullback = grad * h(x).

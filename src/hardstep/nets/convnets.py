@@ -1,4 +1,4 @@
-"""Networks: plain `nn.Sequential`s of linear maps, normalisation, steps and residual blocks. There is no base class."""
+"""Convolutional networks without shortcuts."""
 
 from __future__ import annotations
 
@@ -9,57 +9,12 @@ from math import prod
 
 from torch import nn
 
-from hardstep.blocks import Activation, ResidualBlock, convolution, seeded
+from hardstep.blocks import Activation, check_images, check_share, convolution, dense, seeded
+from hardstep.layers import quantise_hidden
 from hardstep.step import Step
+from hardstep.weights import Real, Weights
 
-__all__ = ["MLP", "AlexNet", "ConvNet4", "ConvNet8", "ResNet18", "convnet4", "mlp"]
-
-
-@dataclass(frozen=True)
-class MLP:
-    """A multi-layer perceptron: flatten, then (linear, normalise, activate) for each hidden layer, then linear.
-
-    Call it with the shape of a sample and the number of outputs to build the network.
-
-    Parameters
-    ----------
-    hidden
-        Widths of the hidden layers; empty for two layers of four times as many units as inputs, at most 1024.
-    norm
-        Batch normalisation before each activation; `freeze` folds it into the thresholds.
-    dropout
-        Share of hidden outputs that are dropped in training, in [0, 1).
-    activation
-        The activation, copied for each layer.
-
-    Examples
-    --------
-    >>> import torch
-    >>> net = MLP(hidden=(32,))((1, 8, 8), outputs=10)
-    >>> net(torch.zeros(5, 1, 8, 8)).shape
-    torch.Size([5, 10])
-    """
-
-    hidden: tuple[int, ...] = ()
-    norm: bool = True
-    dropout: float = 0.0
-    activation: Activation = field(default_factory=Step)
-
-    def __post_init__(self) -> None:
-        if min(self.hidden, default=1) < 1:
-            raise ValueError(f"a hidden layer is at least 1 wide, got hidden={self.hidden}")
-        _check_share(self.dropout)
-
-    def __call__(self, shape: tuple[int, ...], outputs: int, seed: int = 0) -> nn.Sequential:
-        """Build the network; the initial weights depend on the seed only."""
-        with seeded(seed):
-            layers: list[nn.Module] = [nn.Flatten()]
-            width = prod(shape)
-            for units in self.hidden or 2 * (min(4 * width, 1024),):
-                layers += _dense(width, units, self.norm, self.activation)
-                layers += [nn.Dropout(self.dropout)] if self.dropout else []
-                width = units
-            return nn.Sequential(*layers, nn.Linear(width, outputs))
+__all__ = ["AlexNet", "ConvNet4", "ConvNet8", "VGGSmall", "convnet4"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +34,8 @@ class ConvNet4:
         Batch normalisation before each activation.
     activation
         The activation, copied for each layer.
+    weights
+        What the weights are, but for those of the first and the last layer, which are real.
 
     References
     ----------
@@ -97,16 +54,17 @@ class ConvNet4:
     units: int = 1024
     norm: bool = True
     activation: Activation = field(default_factory=Step)
+    weights: Weights = field(default_factory=Real)
 
     def __call__(self, shape: tuple[int, ...], outputs: int, seed: int = 0) -> nn.Sequential:
         """Build the network; the initial weights depend on the seed only."""
-        _check("convnet4", shape, 4)
+        check_images("convnet4", shape, 4)
         first, second = self.channels
         height, width = (((size + 2) // 2) // 2 for size in shape[1:])
         flat = second * height * width
         bias = not self.norm
         with seeded(seed):
-            return nn.Sequential(
+            net = nn.Sequential(
                 nn.Conv2d(shape[0], first, 5, padding=3, bias=bias),
                 nn.MaxPool2d(2),
                 *([nn.BatchNorm2d(first)] if self.norm else []),
@@ -116,9 +74,10 @@ class ConvNet4:
                 *([nn.BatchNorm2d(second)] if self.norm else []),
                 copy.deepcopy(self.activation),
                 nn.Flatten(),
-                *_dense(flat, self.units, self.norm, self.activation),
+                *dense(flat, self.units, self.norm, self.activation),
                 nn.Linear(self.units, outputs),
             )
+            return quantise_hidden(net, self.weights)
 
 
 @dataclass(frozen=True)
@@ -139,6 +98,8 @@ class ConvNet8:
         Share of channels that are dropped before the last convolution in training, in [0, 1).
     activation
         The activation, copied for each layer.
+    weights
+        What the weights are, but for those of the first and the last layer, which are real.
 
     References
     ----------
@@ -157,18 +118,19 @@ class ConvNet8:
     norm: bool = True
     dropout: float = 0.5
     activation: Activation = field(default_factory=Step)
+    weights: Weights = field(default_factory=Real)
 
     def __post_init__(self) -> None:
-        _check_share(self.dropout)
+        check_share(self.dropout)
 
     def __call__(self, shape: tuple[int, ...], outputs: int, seed: int = 0) -> nn.Sequential:
         """Build the network; the initial weights depend on the seed only."""
-        _check("convnet8", shape, 20)
+        check_images("convnet8", shape, 20)
         first, second, third, last = self.channels
         norm = partial(nn.BatchNorm2d, eps=1e-4) if self.norm else None
         height, width = (side // 2 // 2 - 4 for side in shape[1:])
         with seeded(seed):
-            return nn.Sequential(
+            net = nn.Sequential(
                 *convolution(shape[0], first, 5, padding=2, norm=None),
                 nn.MaxPool2d(2),
                 copy.deepcopy(self.activation),
@@ -189,6 +151,7 @@ class ConvNet8:
                 nn.Flatten(),
                 nn.Linear(last, outputs),
             )
+            return quantise_hidden(net, self.weights)
 
 
 @dataclass(frozen=True)
@@ -210,6 +173,8 @@ class AlexNet:
         all layers have biases.
     activation
         The activation, copied for each layer.
+    weights
+        What the weights are, but for those of the first and the last layer, which are real.
 
     References
     ----------
@@ -229,17 +194,18 @@ class AlexNet:
     units: int = 4096
     norm: bool = True
     activation: Activation = field(default_factory=Step)
+    weights: Weights = field(default_factory=Real)
 
     def __call__(self, shape: tuple[int, ...], outputs: int, seed: int = 0) -> nn.Sequential:
         """Build the network; the initial weights depend on the seed only."""
-        _check("alexnet", shape, 64)
+        check_images("alexnet", shape, 64)
         first, second, third, fourth, fifth = self.channels
         norm = nn.BatchNorm2d if self.norm else None
         sides = [(side - 8) // 4 + 1 for side in shape[1:]]
         for _ in range(3):  # pools
             sides = [(side - 1) // 2 for side in sides]
         with seeded(seed):
-            return nn.Sequential(
+            net = nn.Sequential(
                 nn.Conv2d(shape[0], first, 12, stride=4, padding=2, bias=not self.norm),
                 copy.deepcopy(self.activation),
                 *convolution(first, second, 5, padding=2, norm=norm),
@@ -254,86 +220,68 @@ class AlexNet:
                 nn.MaxPool2d(3, 2),
                 copy.deepcopy(self.activation),
                 nn.Flatten(),
-                *_dense(fifth * prod(sides), self.units, self.norm, self.activation),
-                *_dense(self.units, self.units, self.norm, self.activation),
+                *dense(fifth * prod(sides), self.units, self.norm, self.activation),
+                *dense(self.units, self.units, self.norm, self.activation),
                 nn.Linear(self.units, outputs),
             )
+            return quantise_hidden(net, self.weights)
 
 
 @dataclass(frozen=True)
-class ResNet18:
-    """A convolution, eight residual blocks and a linear read-out of their mean over places; 17 activations, all hard.
+class VGGSmall:
+    """Six 3x3 convolutions in three pairs, each ending in a pool, and a linear read-out: VGG-small.
 
-    11,689,512 parameters for 3x224x224 samples of 1000 classes; 11,173,962 with a small stem, for 3x32x32 samples of
-    ten classes. `freeze` does not take residual blocks yet.
+    (conv, activate; conv, pool 2, activate) three times; linear. 4,660,106 parameters for 3x32x32 samples of ten
+    classes.
 
     Parameters
     ----------
     channels
-        Channels of the four pairs of blocks; all but the first pair halve height and width.
-    small
-        Begin with a 3x3 convolution, for small images such as those of CIFAR, instead of a 7x7 convolution with
-        stride 2 and a 3x3 pool with stride 2.
+        Output channels of the three pairs.
     norm
-        Batch normalisation behind each convolution.
+        Batch normalisation before each activation.
+    rectified
+        A ReLU before each normalisation, as the authors of ReSTE have it; `freeze` folds it too.
     activation
         The activation, copied for each layer.
+    weights
+        What the weights are, but for those of the first and the last layer, which are real.
 
     References
     ----------
-    He et al. 2016, Sec. 3 and 4 [he2016], initial weights as in He et al. 2015 [he2015]: variance 2/(k² outputs);
-    Friesen and Domingos 2018, appendix [friesen2018]. Differs: the pool of the stem stands before its activation, the
-    same function, whose gradient goes to the largest sum instead of the first of equal bits.
+    Zhang et al. 2018 [zhang2018]; Wu et al. 2023, authors' code [wu2023].
 
     Examples
     --------
     >>> import torch
-    >>> net = ResNet18(channels=(4, 4, 8, 8), small=True)((3, 32, 32), outputs=10)
+    >>> from hardstep.weights import Binary
+    >>> net = VGGSmall(channels=(4, 4, 8), weights=Binary())((3, 32, 32), outputs=10)
     >>> net(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 10])
     """
 
-    channels: tuple[int, int, int, int] = (64, 128, 256, 512)
-    small: bool = False
+    channels: tuple[int, int, int] = (128, 256, 512)
     norm: bool = True
+    rectified: bool = False
     activation: Activation = field(default_factory=Step)
+    weights: Weights = field(default_factory=Real)
 
     def __call__(self, shape: tuple[int, ...], outputs: int, seed: int = 0) -> nn.Sequential:
         """Build the network; the initial weights depend on the seed only."""
-        _check("resnet18", shape, 8 if self.small else 32, "" if self.small else "; small=True takes smaller ones")
-        norm = nn.BatchNorm2d if self.norm else None
-        width, layers = self.channels[0], list[nn.Module]()
+        check_images("vgg_small", shape, 8)
+        layers, width = list[nn.Module](), shape[0]
         with seeded(seed):
-            kernel, stride, padding = (3, 1, 1) if self.small else (7, 2, 3)
-            layers += convolution(shape[0], width, kernel, stride=stride, padding=padding, norm=norm)
-            layers += [] if self.small else [nn.MaxPool2d(3, 2, padding=1)]
-            layers.append(copy.deepcopy(self.activation))
-            for i, channels in enumerate(self.channels):
-                for stride in (1 if i == 0 else 2, 1):
-                    block = ResidualBlock(width, channels, stride=stride, norm=self.norm, activation=self.activation)
-                    layers.append(block)
+            for channels in self.channels:
+                for last in (False, True):
+                    layers.append(nn.Conv2d(width, channels, 3, padding=1, bias=not self.norm))
+                    layers += [nn.MaxPool2d(2)] if last else []
+                    layers += [nn.ReLU()] if self.rectified else []
+                    layers += [nn.BatchNorm2d(channels)] if self.norm else []
+                    layers.append(copy.deepcopy(self.activation))
                     width = channels
-            net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, outputs))
-            for module in net.modules():
-                if isinstance(module, nn.Conv2d):
-                    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        return net
-
-
-def mlp(*widths: int, norm: bool = True, activation: Activation | None = None, seed: int = 0) -> nn.Sequential:
-    """Build `MLP` from its widths, inputs first and outputs last.
-
-    Examples
-    --------
-    >>> sum(p.numel() for p in mlp(64, 32, 10, norm=False).parameters())
-    2410
-    """
-    if len(widths) < 3:
-        raise ValueError(
-            f"mlp needs inputs, at least one hidden width and outputs, such as (784, 256, 10), got {widths}"
-        )
-    recipe = MLP(hidden=widths[1:-1], norm=norm, activation=Step() if activation is None else activation)
-    return recipe((widths[0],), widths[-1], seed)
+            flat = width * prod(side // 8 for side in shape[1:])
+            net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(flat, outputs))
+            return quantise_hidden(net, self.weights)
 
 
 def convnet4(
@@ -347,22 +295,3 @@ def convnet4(
     10
     """
     return ConvNet4(norm=norm, activation=Step() if activation is None else activation)(shape, outputs, seed)
-
-
-def _dense(inputs: int, outputs: int, norm: bool, activation: Activation) -> list[nn.Module]:
-    """Make a hidden linear layer."""
-    layers: list[nn.Module] = [nn.Linear(inputs, outputs, bias=not norm)]
-    return [*layers, *([nn.BatchNorm1d(outputs)] if norm else []), copy.deepcopy(activation)]
-
-
-def _check(name: str, shape: tuple[int, ...], least: int, remedy: str = "") -> None:
-    """Refuse samples that are no images or too small ones."""
-    if len(shape) != 3 or min(shape[1:]) < least:
-        raise ValueError(
-            f"{name} needs samples of shape (channels, height >= {least}, width >= {least}), got {shape}{remedy}"
-        )
-
-
-def _check_share(dropout: float) -> None:
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout is a share in [0, 1), got {dropout}")
