@@ -83,6 +83,16 @@ NETS: dict[str, tuple[nn.Module, Tensor]] = {
     "convnet8": (hs.nets.ConvNet8(channels=(3, 4, 5, 6))((1, 20, 20), 5), noise(3, 1, 20, 20)),
     "resnet18": (hs.nets.ResNet18(channels=(3, 3, 4, 5), small=True)((3, 9, 9), 5), noise(3, 3, 9, 9)),
     "resnet18, whole stem": (hs.nets.ResNet18(channels=(2, 2, 3, 3))((1, 32, 32), 5), noise(2, 1, 32, 32)),
+    "binary weights": (
+        hs.nets.MLP(hidden=(37, 19), activation=hs.Sign(), weights=hs.Binary(hs.PerLayer()))((13,), 5),
+        noise(11, 13),
+    ),
+    "Bi-Real sums": (
+        hs.nets.ResNet20(channels=(3, 4, 5), activation=hs.Sign(), weights=hs.Libra(), sums=hs.nets.RealSums(1))(
+            (3, 12, 12), 5
+        ),
+        noise(3, 3, 12, 12),
+    ),
     "nested, pool over bits": (
         nn.Sequential(
             nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)),
