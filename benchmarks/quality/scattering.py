@@ -48,6 +48,7 @@ def front_ends(options: argparse.Namespace) -> dict[str, hs.ScatteringFeatures]:
 def subset(options: argparse.Namespace, seed: int) -> hs.data.Data:
     """Return the data with a drawn subset of the training and validation rows: 9 in 10 of `rows` are trained on."""
     data = hs.data.load(options.data, seed=seed)
+    data = replace(data, test=None) if options.held else data
     if options.rows == 0:
         return data
     generator = torch.Generator().manual_seed(seed)
@@ -58,7 +59,7 @@ def subset(options: argparse.Namespace, seed: int) -> hs.data.Data:
         return Samples(part.x[kept], part.y[kept], part.grid)
 
     held = options.rows // 10
-    return replace(data, train=fewer(data.train, options.rows - held), val=fewer(data.val, held))
+    return replace(data, train=fewer(data.train, options.rows - held), val=fewer(data.val, options.held or held))
 
 
 def scattered(data: hs.data.Data, front: hs.ScatteringFeatures) -> tuple[hs.data.Data, float]:
@@ -67,7 +68,9 @@ def scattered(data: hs.data.Data, front: hs.ScatteringFeatures) -> tuple[hs.data
     assert isinstance(data.train, Samples)
     front.fit(data.train.x.numpy(), data.train.y.numpy())
 
-    def features(part: Part | None) -> Samples:
+    def features(part: Part | None) -> Samples | None:
+        if part is None:
+            return None
         assert isinstance(part, Samples)
         return Samples(torch.from_numpy(front.transform(part.x.numpy())), part.y)
 
@@ -91,15 +94,19 @@ def run(options: argparse.Namespace) -> None:
             record(
                 options.results,
                 "scattering",
-                kind="run",
+                kind="choose" if options.held else "run",
                 data=options.data,
                 rows=options.rows,
                 way=name,
                 seed=seed,
                 sweeps=options.sweeps,
+                units=options.units,
+                dropout=options.dropout,
+                select=options.select,
+                stride=options.stride,
                 features=int(np.prod(given.shape)),
                 validation=report.score,
-                test=hs.score(net, given.test),
+                test=None if given.test is None else hs.score(net, given.test),
                 feature_seconds=round(seconds, 1),
                 seconds=round(report.seconds, 1),
             )
@@ -148,6 +155,9 @@ def main() -> None:
     parser.add_argument("--data", default="fashion-mnist")
     parser.add_argument("--rows", type=int, default=1000, help="training and validation rows; 0 for all")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument(
+        "--held", type=int, default=0, help="so many validation rows, to choose settings: the test part is left alone"
+    )
     parser.add_argument("--first", type=int, default=0, help="first seed")
     parser.add_argument("--sweeps", type=int, default=60)
     parser.add_argument("--units", type=int, default=512)
