@@ -50,6 +50,20 @@ def test_train_prints_one_table_and_fills_the_run_folder(capsys: pytest.CaptureF
     assert len(report.records) == 2
 
 
+def test_network_without_an_integer_form_is_trained_and_kept(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    network = ("--net", "res-net20", "--net.channels", "2", "2", "2", "--net.sums", "real-sums")
+    status, out, _ = run(capsys, "train", *network, "--sweeps", "1", "--no-progress", "--name", "real")
+    assert status == 0
+    assert "not frozen: layer" in out and "float test" in out and "frozen test" not in out
+    files = {path.name for path in (tmp_path / "runs" / "real").iterdir()}
+    assert {"model.safetensors", "report.json"} <= files and "hardnet.safetensors" not in files
+    status, _, err = run(capsys, "summary", "runs/real")
+    assert status == 2
+    assert "runs/real holds a trained network that is not frozen" in err
+
+
 def test_certify_writes_certificates_that_are_checked_from_their_files(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -116,7 +116,7 @@ ALLOWED = {
     },
     "compare_plots": {"compare", "report", "svg"},
     "compare_report": {"compare", "compare_plots", "compare_run"},
-    "run_folder": {"hardnet", "report", "storage", "version"},
+    "run_folder": {"report", "storage", "version"},
     "hyperparameters": set(),
     "tabular": {"grid"},
     "readable": {"hard_layers", "hardnet", "lowered", "simplify"},

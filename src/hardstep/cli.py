@@ -110,23 +110,27 @@ class Train:
         )
         if not fabric.is_global_zero:
             return 0
-        hard = freeze(net, calibrate=data.train, weight_bits=self.weight_bits)
-        folder.finish(net, hard, report)
+        folder.keep(net, report)
         columns = {"method": kebab(type(self.method)), "sweeps": f"{report.best + 1} of {len(report.records)}"}
         if data.test is not None:
             columns["float test"] = _share(data, score(net, data.test))
-            columns["frozen test"] = _share(data, score(as_torch(hard), data.test))
-        columns |= {
-            "bytes": f"{hard.nbytes:,}",
-            "MACs": f"{hard.macs:,}",
-            "seconds": f"{time.perf_counter() - start:.1f}",
-        }
+        try:
+            hard = freeze(net, calibrate=data.train, weight_bits=self.weight_bits)
+        except ValueError as error:  # some networks train but have no integer form: what was trained is not lost
+            remark = f"not frozen: {error}"
+        else:
+            hard.save(folder.hardnet)
+            remark = str(hard.rounding)
+            if data.test is not None:
+                columns["frozen test"] = _share(data, score(as_torch(hard), data.test))
+            columns |= {"bytes": f"{hard.nbytes:,}", "MACs": f"{hard.macs:,}"}
+        columns["seconds"] = f"{time.perf_counter() - start:.1f}"
         table = Table(title=f"{data.name}: {report.stopped}")
         for column in columns:
             table.add_column(column, justify="right")
         table.add_row(*columns.values())
         console.print(table)
-        console.print(f"{hard.rounding}\nwritten to {folder.path}/", style="dim", highlight=False)
+        console.print(f"{remark}\nwritten to {folder.path}/", style="dim", highlight=False)
         return 0
 
 

@@ -220,4 +220,7 @@ def identifier(text: str) -> str:
 
 def load_hardnet(run: Path) -> HardNet:
     """Load a frozen network from a run folder or a file."""
-    return HardNet.load(RunFolder(run).hardnet if run.is_dir() else run)
+    path = RunFolder(run).hardnet if run.is_dir() else run
+    if run.is_dir() and RunFolder(run).model.is_file() and not path.is_file():
+        raise ValueError(f"{run} holds a trained network that is not frozen; `hardstep train` said why")
+    return HardNet.load(path)

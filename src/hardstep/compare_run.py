@@ -191,7 +191,9 @@ def _trained(task: Task, name: str, method: Method[Any], seed: int, folder: Path
         "macs": float(small.macs),
         "sparsity": zeros / sum(weight.size for weight in weights),
     }
-    RunFolder(folder).finish(net, hard, report)
+    run_folder = RunFolder(folder)
+    run_folder.keep(net, report)
+    hard.save(run_folder.hardnet)
     small.save(folder / SIMPLIFIED)
     run = Run(name, seed, repr(method), figures, tuple(_proofs(hard, data, folder)), report)
     write_json(folder / RUN, {key: value for key, value in asdict(run).items() if key != "report"})  # last: it is done

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from hardstep.hardnet import HardNet
 from hardstep.report import Report
 from hardstep.storage import FORMAT, read_arrays, read_json, write_arrays, write_json
 from hardstep.version import __version__
@@ -70,11 +69,10 @@ class RunFolder:
             )
         return [str(argument) for argument in config["arguments"]]
 
-    def finish(self, net: nn.Module, hard: HardNet, report: Report) -> None:
-        """Write both networks and the report."""
+    def keep(self, net: nn.Module, report: Report) -> None:
+        """Write the float network and the report."""
         weights = {name: value.detach().cpu().numpy() for name, value in net.state_dict().items()}
         write_arrays(self.model, weights, {}, "model")
-        hard.save(self.hardnet)
         report.to_csv(self.path / "metrics.csv")
         report.to_json(self.path / "report.json")
 
