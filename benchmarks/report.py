@@ -42,6 +42,7 @@ from benchmarks.tables import (
     overview,
     planted_support,
     prune_units,
+    reste_authors,
     scattering,
     sparse,
     sparse_units,
@@ -57,7 +58,7 @@ PICTURES = ROOT / "docs" / "pictures"
 MODULES = (
     overview, whole_path, choose_settings, epoch, memory, bcd, bcd_sweep, convex_certified, convex_images,
     convex_authors, convex_solvers, oracles, bit_matrix, planted_support, sparse, sparse_units, activate_pruning,
-    target_prop_exact, layer_targets, surrogates, prune_units, scattering, engine, networks, exactness,
+    target_prop_exact, layer_targets, surrogates, reste_authors, prune_units, scattering, engine, networks, exactness,
 )  # fmt: skip
 BENCHMARKS: dict[str, Shown] = {module.__name__.rpartition(".")[2]: module.SHOWN for module in MODULES}
 TABLE = re.compile(r"<!-- table: (?P<name>[\w.]+) -->\n(?P<body>.*?)<!-- /table -->", re.DOTALL)

@@ -13,6 +13,10 @@ from docs._site.small import SMALL
 ROOT = Path(__file__).parents[1]
 COMMANDS = {
     **{f"examples/{name}.py": [*arguments, "--out", "{tmp}"] for name, arguments in SMALL.items()},
+    "benchmarks/quality/reste_authors.py": [
+        *("run", "--data", "digits", "--rows", "300", "--widths", "2", "2", "2", "2", "3", "3"),
+        *("--seeds", "1", "--epochs", "1", "--results", "{tmp}"),
+    ],
     "benchmarks/quality/surrogates.py": [
         *("choose", "run", "long", "table", "--net", "tiny", "--seeds", "1", "--rules", "clipped", "EDE"),
         *("--results", "{tmp}"),
