@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 import hardstep as hs
+from hardstep.blocks import ResidualBlock
 
 from .contracts.test_rules import DTYPES, RULES, every_rule
 
@@ -263,7 +264,7 @@ def test_without_normalisation_a_rule_keeps_what_it_needs(rule: hs.BackwardRule,
 
 
 def test_residual_block_keeps_its_input_once_as_bits() -> None:
-    block = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), hs.Step(), hs.nets.ResidualBlock(8, 8, stride=2))
+    block = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), hs.Step(), ResidualBlock(8, 8, stride=2))
     x = noise(4, 3, 16, 16)
     held(block, hs.Recomputed(), x)
     inner, out = 4 * 8 * 16 * 16, 4 * 4 * 8 * 8 * 8

@@ -173,15 +173,25 @@ def test_network_without_a_step_is_refused(method: Method[Any], digits: hs.data.
         hs.fit(net, digits, method, progress=False)
 
 
-@pytest.mark.parametrize("index", range(len(METHODS)))
-def test_two_ranks_give_the_weights_of_one(index: int, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def on_ranks(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[Path, str]]:
+    """Run all methods on one rank and on two; where the weights are, and what was said if a fit failed."""
     script = Path(__file__).with_name("ranks_script.py")
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     launcher = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-    for ranks in ("1", "2"):
-        command = [*launcher, ranks, str(script), str(index), str(tmp_path / ranks)]
-        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
-        assert result.returncode == 0, result.stderr[-3000:]
-    one, two = (torch.load(tmp_path / ranks, weights_only=True) for ranks in ("1", "2"))
+    found = {}
+    for ranks in (1, 2):
+        folder = tmp_path_factory.mktemp(f"ranks{ranks}")
+        command = [*launcher, str(ranks), str(script), str(folder)]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
+        found[ranks] = folder, result.stderr[-3000:] if result.returncode else ""
+    return found
+
+
+@pytest.mark.parametrize("index", range(len(METHODS)))
+def test_two_ranks_give_the_weights_of_one(index: int, on_ranks: dict[int, tuple[Path, str]]) -> None:
+    for folder, said in on_ranks.values():
+        assert (folder / f"{index}.pt").is_file(), said
+    one, two = (torch.load(folder / f"{index}.pt", weights_only=True) for folder, _ in on_ranks.values())
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-7, atol=1e-8, msg=lambda text, n=name: f"{n}: {text}")
