@@ -26,7 +26,7 @@ from hardstep.commands import Export, Simplify, Summary, load_hardnet
 from hardstep.compare_command import Compare
 from hardstep.data import Data
 from hardstep.fit import Method, fit, score
-from hardstep.freeze import as_torch, freeze
+from hardstep.freeze import as_torch, check_bits, freeze
 from hardstep.hardnet import HardNet
 from hardstep.methods.gradient import GradientDescent
 from hardstep.nets import MLP, AlexNet, ConvNet4, ConvNet8, ResNet18, ResNet20, ResNet34, VGGSmall
@@ -92,6 +92,7 @@ class Train:
     def run(self, console: Console, arguments: list[str], folder: RunFolder) -> int:
         """Train, freeze, write the run folder, print the table."""
         start = time.perf_counter()
+        check_bits(self.weight_bits)
         fabric = launched_fabric()
         data, net = self.load()
         if fabric.is_global_zero:

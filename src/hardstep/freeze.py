@@ -22,7 +22,7 @@ from hardstep.parts import Part
 from hardstep.step import Sign, Staircase, Step
 from hardstep.unroll import unroll
 
-__all__ = ["as_torch", "freeze"]
+__all__ = ["as_torch", "check_bits", "freeze"]
 
 ROWS = 10_000  # calibration rows that are looked at
 LIMIT = 2**31 - 1  # sums must fit the engine's int32
@@ -64,8 +64,7 @@ def freeze(net: nn.Module, *, calibrate: Part, weight_bits: int = 8) -> HardNet:
     >>> hs.freeze(hs.nets.mlp(64, 32, 10), calibrate=data.train).nbytes
     2536
     """
-    if not 2 <= weight_bits <= 16:
-        raise ValueError(f"weight_bits must be 2 to 16, got {weight_bits}; binary weights are found and kept as 1 bit")
+    check_bits(weight_bits)
     if not any(isinstance(module, Step) for module in net.modules()):
         raise ValueError("the network has no step, so nothing can become bits; put hardstep.Step() between its layers")
     rows = np.unique(np.linspace(0, len(calibrate) - 1, min(ROWS, len(calibrate))).astype(int))
@@ -85,6 +84,12 @@ def freeze(net: nn.Module, *, calibrate: Part, weight_bits: int = 8) -> HardNet:
 def as_torch(hard: HardNet) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return a frozen network as a function from inputs to the float network's outputs, in torch."""
     return lambda x: torch.from_numpy(hard(x.numpy()) * hard.scale)
+
+
+def check_bits(weight_bits: int) -> None:
+    """Raise ValueError unless weights can be rounded to so many bits."""
+    if not 2 <= weight_bits <= 16:
+        raise ValueError(f"weight_bits must be 2 to 16, got {weight_bits}; binary weights are found and kept as 1 bit")
 
 
 @dataclass
