@@ -19,12 +19,16 @@ __all__ = ["Batch", "Work"]
 
 
 class Batch(NamedTuple):
-    """The share of one rank in a global batch: `total` counts the rows of all ranks, `progress` is in [0, 1)."""
+    """The share of one rank in a global batch: `total` counts the rows of all ranks, `progress` is in [0, 1).
+
+    `last` says whether it ends the run over the part.
+    """
 
     x: Tensor
     y: Tensor
     total: int
     progress: float
+    last: bool = False
 
 
 @dataclass
@@ -77,7 +81,8 @@ class Work:
         for i, (x, y) in enumerate(batches(source, shares)):
             done = i / len(chunks)
             device = self.fabric.device
-            yield Batch(x.to(device), y.to(device), len(chunks[i]), (self.sweep + done) / self.sweeps)
+            last = i + 1 == len(chunks)
+            yield Batch(x.to(device), y.to(device), len(chunks[i]), (self.sweep + done) / self.sweeps, last)
             if part is None:
                 self.tick((i + 1) / len(chunks))
 

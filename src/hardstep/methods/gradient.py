@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from math import cos, nan, pi
@@ -173,7 +173,6 @@ class Descent:
     wrapped: _FabricModule
     optimiser: _FabricOptimizer
     saving: AbstractContextManager[None]
-    noted: bool = False
     stability: float = nan
 
     def state_dict(self) -> dict[str, Any]:
@@ -259,8 +258,7 @@ class GradientDescent(Method[Descent]):
                 module.rule = rule.for_weights
         sums: list[tuple[Tensor, Tensor]] = []
         with shared_statistics(state.net, work.fabric.world_size):
-            for batch, last in _marked(work.batches(self.batch_size, shuffle=True)):
-                state.noted = last
+            for batch in work.batches(self.batch_size, shuffle=True):
                 sums.append(self._update(state, work, batch, around, passes))
         total = torch.stack([torch.stack(pair) for pair in sums]).double().sum(dim=0)
         loss, hits = (work.sum(total) / len(work.data.train)).tolist()
@@ -277,7 +275,7 @@ class GradientDescent(Method[Descent]):
         for group in state.optimiser.param_groups:
             group["lr"] = lr
         out, loss = passes(state, work, batch)
-        around(lambda: self._step(state, lr), lr, batch)
+        around(lambda: self._step(state, lr, noted=batch.last), lr, batch)
         hits = (out.argmax(dim=1) == batch.y).sum() if work.data.classification else loss.new_zeros(())
         return loss.detach(), hits
 
@@ -290,9 +288,9 @@ class GradientDescent(Method[Descent]):
         work.fabric.backward(loss * (work.fabric.world_size / batch.total), retain_graph=retain_graph)
         return out, loss
 
-    def _step(self, state: Descent, lr: float) -> None:
-        """Let the optimiser step, then the prox of the penalty."""
-        if state.noted:
+    def _step(self, state: Descent, lr: float, *, noted: bool) -> None:
+        """Let the optimiser step, then the prox of the penalty; where asked, note how stable the gradients are."""
+        if noted:
             gradients = (weight.grad for weight in state.net.parameters())
             state.stability = gradient_stability([grad for grad in gradients if grad is not None])
         state.optimiser.step()
@@ -302,14 +300,3 @@ class GradientDescent(Method[Descent]):
                 for weight in group["params"]:
                     if weight.ndim > 1 and (moved := self.penalty.prox(weight, lr)) is not weight:
                         weight.copy_(moved)
-
-
-def _marked(batches: Iterable[Batch]) -> Iterator[tuple[Batch, bool]]:
-    """Yield each batch, and whether it is the last one."""
-    before: Batch | None = None
-    for batch in batches:
-        if before is not None:
-            yield before, False
-        before = batch
-    if before is not None:
-        yield before, True
