@@ -13,7 +13,7 @@ def test(results: Path, data: str = "fashion-mnist") -> Table:
     """Return accuracy of both, paired difference, CPU seconds of an epoch and their ratio, paired by seed."""
     rows = []
     for (_, count, widths, epochs, _), found in grouped(
-        last(lines(results, "reste_authors", data=data), *SETTING, "way", "seed"), *SETTING
+        last(lines(results, "reste_authors", kind="run", data=data), *SETTING, "way", "seed"), *SETTING
     ).items():
         by_way = grouped(found, "way")
         mine, other = by_way["hardstep"], by_way["authors"]
