@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import subprocess
 import time
@@ -358,6 +359,15 @@ def test_saved_estimator_goes_on_in_the_same_bits(iris: Table, tmp_path: Path) -
     regressor = hs.StepRegressor(hidden=(4,), sweeps=1, random_state=0).fit(x, x[:, :2])
     regressor.save(tmp_path / "numbers")
     assert np.array_equal(hs.StepRegressor.load(tmp_path / "numbers").predict(x), regressor.predict(x))
+
+
+def test_pickled_estimator_with_binary_weights_goes_on_in_the_same_bits(iris: Table) -> None:
+    x, y = iris
+    found = quick(hidden=hs.nets.MLP((9, 7), weights=hs.Binary())).partial_fit(x, y, classes=[0, 1, 2])
+    again = pickle.loads(pickle.dumps(found))
+    for each in (found, again):
+        each.partial_fit(x, y)
+    assert np.array_equal(found.decision_function(x), again.decision_function(x))
 
 
 def test_only_known_classes_are_made_and_only_plain_values_written(iris: Table, tmp_path: Path) -> None:

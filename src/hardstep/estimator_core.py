@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -214,13 +214,28 @@ class StepEstimator(BaseEstimator):  # type: ignore[misc]
             hard = HardNet.load(Path(folder) / "hard")
         self._seed, self._calls = tree["seed"], tree["calls"]
         self._restore(tree["learnt"])
-        outputs = hard.layers[-1].out_shape(())[0]
-        self.net_ = self._recipe()((self.n_features_in_,), outputs, self._seed)
-        self.net_.load_state_dict(tree["net"])
+        self.net_ = self._net(hard, tree["net"])
         content = tree["report"]
         self.report_ = Report(**{**content, "records": tuple(Record(**record) for record in content["records"])})
         self._keep(hard, Grid(tree["scale"].numpy(), tree["zero"].numpy()))
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = dict(super().__getstate__())
+        if "net_" in state:  # by its tensors: modules whose weights are computed refuse to be pickled
+            state["net_"] = self.net_.state_dict()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "net_" in state:
+            self.net_ = self._net(self.hard_, state["net_"])
+
+    def _net(self, hard: HardNet, state: Mapping[str, Tensor]) -> nn.Module:
+        """Return the network again that had this state and these outputs."""
+        net = self._recipe()((self.n_features_in_,), hard.layers[-1].out_shape(())[0], self._seed)
+        net.load_state_dict(state)
+        return net
 
     def _method(self) -> Any:
         return self._default_method() if self.method is None else self.method
