@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -31,7 +32,7 @@ from hardstep.hardnet import HardNet
 from hardstep.methods.gradient import GradientDescent
 from hardstep.nets import MLP, AlexNet, ConvNet4, ConvNet8, ResNet18, ResNet20, ResNet34, VGGSmall
 from hardstep.proofs import prove_optimality
-from hardstep.ranks import launched_fabric
+from hardstep.ranks import launched
 from hardstep.run_folder import RunFolder
 from hardstep.verify import verify
 
@@ -91,9 +92,12 @@ class Train:
 
     def run(self, console: Console, arguments: list[str], folder: RunFolder) -> int:
         """Train, freeze, write the run folder, print the table."""
-        start = time.perf_counter()
         check_bits(self.weight_bits)
-        fabric = launched_fabric()
+        with launched() as fabric:
+            return self._run(console, arguments, folder, fabric)
+
+    def _run(self, console: Console, arguments: list[str], folder: RunFolder, fabric: Fabric) -> int:
+        start = time.perf_counter()
         data, net = self.load()
         if fabric.is_global_zero:
             folder.begin(arguments)

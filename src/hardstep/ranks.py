@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["launched_fabric", "shared_statistics"]
+__all__ = ["launched", "launched_fabric", "shared_statistics"]
 
 
 def launched_fabric() -> Fabric:
@@ -34,6 +34,17 @@ def launched_fabric() -> Fabric:
         fabric = Fabric(accelerator="auto", devices=1)
     fabric.launch()
     return fabric
+
+
+@contextmanager
+def launched() -> Iterator[Fabric]:
+    """Launch a Fabric for the time of the block; its process group, if there is one, ends with it."""
+    fabric = launched_fabric()
+    try:
+        yield fabric
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 @contextmanager
