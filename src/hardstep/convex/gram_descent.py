@@ -14,6 +14,7 @@ from hardstep.convex.descent import descend
 __all__ = ["Quadratic", "conjugate_gradients", "exact_step", "factor", "minimise"]
 
 DENSE = 500  # unknowns up to which the Newton system of several outputs is factored whole
+PATIENCE = 3  # rounds without progress before it ends
 RIDGE = 1e-10  # share of the mean diagonal that keeps a Gram matrix of dependent columns definite
 TINY = float(np.finfo(np.float64).tiny)
 
@@ -88,7 +89,7 @@ def minimise(
     u = np.ascontiguousarray(u, np.float64).copy()
     alive = np.flatnonzero(quadratic.gram.diagonal() > 1e-9)  # a constant column has no length once centred
     u[:, np.setdiff1d(np.arange(u.shape[1]), alive)] = 0.0
-    pull, last = quadratic.pull(u), np.inf
+    pull, last, least, still = quadratic.pull(u), np.inf, np.inf, 0
     for _ in range(rounds):
         descend(quadratic.gram, beta, alive, 1, u, pull)
         support = np.flatnonzero(u.any(axis=0))
@@ -99,9 +100,11 @@ def minimise(
             _newton(quadratic, beta, u, pull, support)
             pull = quadratic.pull(u)
         objective, gap = quadratic.gap(u, pull, beta)
-        if gap <= tol * objective or objective >= last * (1 - 1e-15):
+        # the gap is of first order in what is missing, the objective of second: it falls on where that stands
+        still = still + 1 if objective >= last * (1 - 1e-15) and gap >= least else 0
+        if gap <= tol * objective or still == PATIENCE:
             break
-        last = objective
+        last, least = min(last, objective), min(least, gap)
     return u
 
 
@@ -143,7 +146,8 @@ def _newton(quadratic: Quadratic, beta: float, u: np.ndarray, pull: np.ndarray, 
         change = wanted - start
         straight = bool((np.abs(change - move) <= 1e-12 * np.abs(move)).all())
         quad = curvature if straight else float(((change @ gram) * change).sum())
-        rise = -float((push * change).sum()) + 0.5 * quad + beta * float((_norms(wanted) - norms).sum())
+        bend = beta * (start + wanted) / (norms + _norms(wanted))  # |a| - |b| = (a - b)(a + b)/(|a| + |b|)
+        rise = float(((bend - push) * change).sum()) + 0.5 * quad
         if rise < best:
             best, after = rise, wanted
     u[:, support] = after
