@@ -1,6 +1,7 @@
 from . import data as data
 from . import nets as nets
 from . import recipes as recipes
+from .augment import Augment
 from .cardinality import Cardinality
 from .compare import Comparison, compare
 from .convex.corrections import Correction, GroupLasso, Ridge
@@ -123,6 +124,7 @@ __all__ = [
     "Apart",
     "ApproxSign",
     "ArcTan",
+    "Augment",
     "BackwardElimination",
     "BackwardRule",
     "Batch",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
+from hardstep.augment import Augment
 from hardstep.formats import read_cifar, read_idx_folder, read_npz
 from hardstep.grid import Grid
 from hardstep.images import image_folders
@@ -46,11 +47,14 @@ class Data:
         Number of classes, or of number targets.
     classification
         Whether y are labels.
+    augment
+        What a method does with training images whenever it draws a batch of them.
 
     Raises
     ------
     ValueError
-        If the parts have different shapes or kinds of y, a label is out of range, or the training part lacks a class.
+        If the parts have different shapes or kinds of y, a label is out of range, the training part lacks a class, or
+        its samples are no images that can be augmented.
 
     Examples
     --------
@@ -65,8 +69,10 @@ class Data:
     test: Part | None
     outputs: int
     classification: bool = True
+    augment: Augment = field(default_factory=Augment)
 
     def __post_init__(self) -> None:
+        self.augment.check(self.train.shape, self.train.grid)
         for name, part in (("train", self.train), ("val", self.val), ("test", self.test)):
             if part is None:
                 continue
@@ -90,6 +96,11 @@ class Data:
     def shape(self) -> tuple[int, ...]:
         """Shape of one sample."""
         return self.train.shape
+
+    @property
+    def title(self) -> str:
+        """The name, and how the images are augmented if they are."""
+        return self.name if self.augment == Augment() else f"{self.name}, {self.augment}"
 
 
 def from_arrays(
@@ -206,6 +217,7 @@ def load(
     test_share: float = 0.2,
     seed: int = 0,
     size: tuple[int, int] | None = None,
+    augment: Augment = Augment(),  # noqa: B008 (frozen)
 ) -> Data:
     """Load data by name or path.
 
@@ -220,6 +232,8 @@ def load(
         An existing path, which goes first, or a name.
     size
         Height and width of the images of an image folder; those of the first one if None.
+    augment
+        What is done with training images at every sweep.
 
     Raises
     ------
@@ -239,7 +253,7 @@ def load(
     data = _find(source, size, {"val_share": val_share, "test_share": test_share, "seed": seed})
     if size is not None and isinstance(data.train, Samples):
         raise ValueError(f"size={size} resizes the images of class folders, and {source} has none; leave it out")
-    return data
+    return replace(data, augment=augment)
 
 
 def _find(source: str | Path, size: tuple[int, int] | None, shares: dict[str, Any]) -> Data:

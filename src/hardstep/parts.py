@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from hardstep.augment import Changes
 from hardstep.grid import Grid
 
 __all__ = ["Part", "Samples", "Streamed", "batches", "check_labels"]
@@ -160,15 +161,23 @@ class Streamed:
 Part = Samples | Streamed
 
 
-def batches(part: Part, chunks: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the rows of each chunk as float32 numbers, codes turned into values by the part's grid."""
-    grid = part.grid
+def batches(part: Part, chunks: Sequence[Tensor], changes: Changes | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the rows of each chunk as float32 numbers, codes turned into values by the part's grid.
+
+    Parameters
+    ----------
+    changes
+        What becomes of the images of each row before that.
+    """
+    grid, stored = part.grid, part.stream(chunks)
+    if changes is not None:
+        stored = ((changes.of(x, rows, grid), y) for rows, (x, y) in zip(chunks, stored, strict=True))
     if grid is None:
-        yield from part.stream(chunks)
+        yield from stored
         return
     scale, zero = (torch.as_tensor(a, dtype=torch.float32) for a in (grid.scale, grid.zero))
     centred = bool((grid.zero != 0).any())
-    for x, y in part.stream(chunks):
+    for x, y in stored:
         value = x.float()
         if centred:
             value.sub_(zero.to(x.device))

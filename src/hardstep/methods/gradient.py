@@ -229,6 +229,7 @@ class GradientDescent(Method[Descent]):
     memory: Whole | Packed | Recomputed = field(default_factory=Whole)
 
     incremental = True
+    augments = True
     latent = True
 
     def __post_init__(self) -> None:
