@@ -36,7 +36,7 @@ ALLOWED = {
     "step": {"rules"},
     "target_rule": {"rules"},
     "cuts": {"step"},
-    "indicators": {"rules", "step"},
+    "indicators": {"layers", "rules", "step"},
     "no_overlap": {"rules"},
     "relaxed_splitting": {"no_overlap", "penalties"},
     "splitting_bounds": {"no_overlap", "relaxed_splitting"},

@@ -18,7 +18,7 @@ from .freeze import freeze
 from .grid import Grid
 from .group_penalties import Columns, Grouped, Layout, Rows, SparseGroupL0, Words
 from .hardnet import HardNet
-from .indicators import StepReading, estimating_error, gradient_stability, read_steps
+from .indicators import StepReading, estimating_error, gradient_stability, read_steps, read_weights
 from .layers import Shift, permanent, quantise, quantise_hidden, rprelu, rsign
 from .losses import CrossEntropy, Loss, Squared, SquaredHinge
 from .memory import Packed, Recomputed, Whole
@@ -272,6 +272,7 @@ __all__ = [
     "quantise",
     "quantise_hidden",
     "read_steps",
+    "read_weights",
     "recipes",
     "rprelu",
     "rsign",

@@ -19,7 +19,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from hardstep.augment import Augment
 from hardstep.checkpoint import load_tree, save_tree
 from hardstep.data import Data
-from hardstep.indicators import StepReading, indicators, read_steps
+from hardstep.indicators import StepReading, indicators, read_steps, read_weights
 from hardstep.parts import Part, batches
 from hardstep.progress import Progress
 from hardstep.ranks import launched_fabric
@@ -115,7 +115,8 @@ def fit(
 
     After each sweep the network is scored on `data.val`; the best one is kept and is in `net` at the end
     (the last one where there is no validation part). The test part is not touched. Each
-    record's `extra` has the `indicators` of the steps on at most 512 validation rows: flipped bits, silent units, ...
+    record's `extra` has the `indicators` of the steps on at most 512 validation rows: flipped bits, silent units, ...;
+    and the `weight_error` of layers with hard weights.
 
     Parameters
     ----------
@@ -240,7 +241,7 @@ class _Run:
         val = work.data.val
         value = None if val is None else score(self.net, val, work)
         self.steps = self._read_steps()
-        extra = {**indicators(before, self.steps), **result.extra}
+        extra = {**indicators(before, self.steps), **read_weights(self.net), **result.extra}
         self.records.append(Record(done, result.objective, value, seconds, extra, result.admissible))
         if self.best < 0 or self.records[done].rank >= self.records[self.best].rank:
             # of equals the later one; but patience counts from the last real gain
