@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -20,6 +21,7 @@ from hardstep.fit import Work
 from hardstep.parts import Samples, Streamed
 from hardstep.ranks import launched_fabric
 
+SHAPES = (60, 100), (100, 60), (80, 80), (50, 120)  # of photographs
 BOTH = hs.Augment(crop=2, mirror=True)
 
 
@@ -90,10 +92,11 @@ def test_rows_of_a_sweep_are_drawn_apart_and_sweeps_and_seeds_differ() -> None:
     assert any(not torch.equal(x, sweep(data, 100, seed=1)[row]) for row, x in first.items())
 
 
-def test_images_do_not_depend_on_batches_ranks_or_where_rows_are_kept() -> None:
-    data = replace(images(), augment=BOTH)
+@pytest.mark.parametrize("augment", [BOTH, replace(BOTH, zoom=(0.2, 1.0))])
+def test_images_do_not_depend_on_batches_ranks_or_where_rows_are_kept(augment: hs.Augment) -> None:
+    data = replace(images(), augment=augment)
     whole = sweep(data, 60)
-    streamed = replace(data, train=Streamed(Items(data.train), 60, data.train.grid))  # type: ignore[arg-type]
+    streamed = replace(data, train=Streamed(Items(data.train), 60, data.train.grid, workers=1))  # type: ignore[arg-type]
     shared = sweep(data, 8, rank=0, ranks=2) | sweep(data, 8, rank=1, ranks=2)
     for other in (sweep(data, 7), shared, sweep(streamed, 7)):
         assert other.keys() == whole.keys()
@@ -131,7 +134,7 @@ def test_resumed_fit_sees_the_images_of_an_unbroken_one(tmp_path: Path, digits: 
 
     def train(folder: Path | None) -> list[float]:
         report = hs.fit(hs.nets.mlp(64, 16, 10), data, method, sweeps=4, folder=folder, progress=False)
-        assert report.data == "digits, Augment(crop=1, mirror=False)"
+        assert report.data == "digits, Augment(crop=1, mirror=False, zoom=None)"
         return [record.objective for record in report.records]
 
     whole = train(None)
@@ -157,7 +160,71 @@ def stopping(sweep: Any, after: int) -> Any:
     return stopped
 
 
+def photographs(folder: Path) -> Path:
+    """Two classes of images in which red says the column and green the line, in steps of two."""
+    for label in range(2):
+        (folder / f"{label}").mkdir()
+        for i, (height, width) in enumerate(SHAPES):
+            lines, columns = np.mgrid[:height, :width]
+            pixels = np.stack([2 * columns, 2 * lines, np.full_like(lines, 40 * i + label)], axis=2).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"{label}" / f"{i}.png")
+    return folder
+
+
+def test_margin_keeps_proportions_and_cuts_the_middle(tmp_path: Path) -> None:
+    folder = photographs(tmp_path)
+    data = hs.data.load(folder, size=(20, 20), margin=10, val_share=0.0, test_share=0.0)
+    x, _ = data.train.take(list(range(8)))
+    for image in x:
+        i = int(image[2, 0, 0]) // 40
+        height, width = SHAPES[i]
+        side = min(height, width) * 20 / 30  # of the square in the middle
+        places = (np.arange(20) + 0.5) * side / 20 - 0.5
+        for channel, length in ((0, width), (1, height)):
+            line = image[channel].float().mean(dim=channel).numpy() / 2  # mean over lines, or over columns
+            np.testing.assert_allclose(line, places + (length - side) / 2, atol=0.4)
+    squeezed = hs.data.load(folder, size=(20, 20), val_share=0.0, test_share=0.0).train.take([0])[0][0]
+    assert squeezed[0].max() > 2 * 90 and squeezed[1].max() > 2 * 55
+
+
+def test_zoom_takes_windows_of_the_files_in_the_published_range(tmp_path: Path) -> None:
+    augment = hs.Augment(mirror=True, zoom=(0.08, 1.0))
+    data = hs.data.load(photographs(tmp_path), size=(20, 20), val_share=0.0, test_share=0.0)
+    areas, mirrored, generator = [], 0, torch.Generator().manual_seed(0)
+    for _ in range(60):
+        images, _ = next(data.train.stream([torch.arange(8)], augment.draw(8, generator)))
+        assert images.dtype == torch.uint8
+        for x in images.float():
+            i = int(x[2, 10, 10]) // 40
+            height, width = SHAPES[i]
+            steps = [x[c].mean(dim=c).diff().mean() / 2 for c in (0, 1)]  # source pixels for each pixel
+            wide, high = (abs(float(step)) * 20 for step in steps)
+            mirrored += int(steps[0] < 0)
+            assert 3 / 4 - 0.1 <= wide / high <= 4 / 3 + 0.2 and steps[1] > 0
+            areas.append(wide * high / (height * width))
+    assert mirrored == pytest.approx(240, abs=60)
+    assert 0.06 <= min(areas) < 0.12 and 0.75 < max(areas) <= 1.02
+    share = np.random.default_rng(0).uniform(0.08, 1, (20_000, 1))
+    ratio = np.exp(np.random.default_rng(1).uniform(-np.log(4 / 3), np.log(4 / 3), (20_000, 1)))
+    height, width = np.array(SHAPES).T
+    fits = (share * width * ratio <= height) & (share * height / ratio <= width)
+    wanted = (fits * share).sum(axis=0) / fits.sum(axis=0)
+    assert np.mean(areas) == pytest.approx(wanted.mean(), abs=0.04)
+
+
+def test_zoom_without_a_window_that_fits_takes_the_largest_in_the_middle() -> None:
+    x = torch.arange(2 * 3 * 8 * 8).reshape(2, 3, 8, 8).float()
+    numbers = torch.tensor([3, 4])
+    assert hs.Augment(zoom=(1.0, 1.0)).images(x, numbers).shape == x.shape
+    tall = torch.arange(90.0).reshape(1, 1, 15, 6)  # no window of all the area fits the range of proportions
+    middle = hs.Augment(zoom=(1.0, 1.0)).images(tall, numbers[:1], size=(8, 6))
+    assert torch.equal(middle[0, 0], tall[0, 0, 4:12])
+
+
 def test_what_cannot_be_augmented_is_named() -> None:
+    for zoom in ((0.0, 1.0), (0.5, 0.2), (1.1, 1.2)):
+        with pytest.raises(ValueError, match=r"zoom is the least and the largest share of the area.* got \("):
+            hs.Augment(zoom=zoom)
     with pytest.raises(ValueError, match="crop is the number of pixels put on each side, at least 0, got -1"):
         hs.Augment(crop=-1)
     table = hs.data.from_arrays(np.eye(20, dtype=np.float32), np.arange(20) % 2)

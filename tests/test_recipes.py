@@ -81,6 +81,8 @@ def test_settings_are_those_of_the_papers() -> None:
     assert (reste.sweeps, reste.method.batch_size) == (1000, 256)
     cifar = hs.Augment(crop=4, mirror=True)
     assert reste.augment == hs.recipes.qin2020()["resnet20"].augment == cifar
+    assert hs.recipes.wu2023()["imagenet resnet18"].augment == hs.Augment(mirror=True, zoom=(0.08, 1.25))
+    assert hs.recipes.liu2018()["resnet18"].augment == hs.Augment(mirror=True, zoom=(0.08, 1.0))
     assert reste.method.optimiser == hs.SGD(0.1, momentum=0.9, weight_decay=1e-4)
     assert reste.method.rule.at(0.5) == hs.ReSTE(power=1 + 2 * (1 - 0.5**0.5))
     factors = [reste.method.schedule.factor(sweep / 1000) for sweep in (0, 1, 4, 5, 1000)]

@@ -122,7 +122,8 @@ def wu2023() -> dict[str, Recipe]:
 
     SGD 0.1 with momentum 0.9 and decay 1e-4, along a cosine, on CIFAR after 5 sweeps in which the rate rises; ReSTE
     with a power from 1 to 3 in activations and weights; one scale a layer, attached; a ReLU before each normalisation.
-    Images of CIFAR are framed by 4 pixels, cropped and mirrored.
+    Images of CIFAR are framed by 4 pixels, cropped and mirrored, those of ImageNet zoomed and mirrored; for their test
+    side use `data.load(folder, size=(224, 224), margin=32)`.
 
     References
     ----------
@@ -158,8 +159,8 @@ def wu2023() -> dict[str, Recipe]:
         "resnet20": recipe(resnet20(plain), 256, 1000, 5),
         "bi-real resnet20": recipe(resnet20(bireal), 256, 1000, 5),
         "resnet18": recipe(small, 96, 2000, 5),
-        "imagenet resnet18": recipe(large, 750, 250, 0),
-        "imagenet resnet34": recipe(larger, 750, 250, 0),
+        "imagenet resnet18": recipe(large, 750, 250, 0, Augment(mirror=True, zoom=(0.08, 1.25))),
+        "imagenet resnet34": recipe(larger, 750, 250, 0, Augment(mirror=True, zoom=(0.08, 1.25))),
     }
 
 
@@ -167,13 +168,14 @@ def liu2018() -> dict[str, Recipe]:
     """Return the settings under which Bi-Real nets are trained in their authors' PyTorch code: ImageNet, by name.
 
     256 sweeps in batches of 512 with Adam 1e-3 along a straight line, labels smoothed by 0.1; ApproxSign in
-    activations, the clipped rule in weights, one detached scale a channel; a shortcut around each convolution.
+    activations, the clipped rule in weights, one detached scale a channel; a shortcut around each convolution. Images
+    are zoomed and mirrored; for the test side use `data.load(folder, size=(224, 224), margin=32)`.
 
     References
     ----------
     Liu et al. 2018, authors' code [liu2018]. Differs: the gradient of a weight has the scale as a factor, which Adam
-    all but divides out; the rate moves from batch to batch; initial weights of all layers as in `ResNet18`; crops,
-    mirror images and changes of colour are up to the data.
+    all but divides out; the rate moves from batch to batch; initial weights of all layers as in `ResNet18`; images are
+    not standardised, colours do not change.
 
     Examples
     --------
@@ -188,9 +190,10 @@ def liu2018() -> dict[str, Recipe]:
         batch_size=512,
     )
     weights, sign = Binary(PerChannel(detach=True)), Sign()
+    augment = Augment(mirror=True, zoom=(0.08, 1.0))
     return {
-        "resnet18": Recipe(ResNet18(activation=sign, weights=weights, sums=RealSums()), method, 256),
-        "resnet34": Recipe(ResNet34(activation=sign, weights=weights, sums=RealSums()), method, 256),
+        "resnet18": Recipe(ResNet18(activation=sign, weights=weights, sums=RealSums()), method, 256, augment),
+        "resnet34": Recipe(ResNet34(activation=sign, weights=weights, sums=RealSums()), method, 256, augment),
     }
 
 
