@@ -195,8 +195,10 @@ def test_classes_are_chosen_by_their_own_names(arguments: list[str], wanted: obj
 
 
 def test_augmentation_reaches_the_data() -> None:
-    data, _ = cli.parse_train(["digits", "--augment.crop", "2", "--augment.mirror"]).load()
-    assert data.augment == hs.Augment(crop=2, mirror=True)
+    data, _ = cli.parse_train(
+        ["digits", "--augment.crop", "2", "--augment.mirror", "--augment.zoom", "0.5", "1"]
+    ).load()
+    assert data.augment == hs.Augment(crop=2, mirror=True, zoom=(0.5, 1.0))
     assert cli.parse_train([]).load()[0].augment == hs.Augment()
 
 
