@@ -194,6 +194,14 @@ def test_classes_are_chosen_by_their_own_names(arguments: list[str], wanted: obj
     assert cli.parse_train(arguments).method == wanted
 
 
+def test_augmentation_reaches_the_data() -> None:
+    data, _ = cli.parse_train(
+        ["digits", "--augment.crop", "2", "--augment.mirror", "--augment.zoom", "0.5", "1"]
+    ).load()
+    assert data.augment == hs.Augment(crop=2, mirror=True, zoom=(0.5, 1.0))
+    assert cli.parse_train([]).load()[0].augment == hs.Augment()
+
+
 def test_memory_is_chosen_by_name_also_inside_a_method() -> None:
     assert cli.parse_train(["--method.memory", "recomputed"]).method == hs.GradientDescent(memory=hs.Recomputed())
     inside = cli.parse_train(["--method", "splitting", "--method.base.memory", "packed"]).method

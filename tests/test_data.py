@@ -260,7 +260,7 @@ def test_existing_path_goes_before_a_name(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_size_is_refused_where_nothing_is_resized() -> None:
-    with pytest.raises(ValueError, match=r"size=\(4, 4\) resizes the images of class folders, and digits has none"):
+    with pytest.raises(ValueError, match=r"size=\(4, 4\) and margin=None resize the images of class folders, and dig"):
         hd.load("digits", size=(4, 4))
     with pytest.raises(ValueError, match=r"size is the height and width of images, at least 1 each, got \(0, 4\)"):
         hd.load("digits", size=(0, 4))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import gamma, pi, sqrt
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 import hardstep as hs
-from hardstep.indicators import indicators
+from hardstep.indicators import indicators, read_gradients
 
 
 def test_reading_counts_bits_units_and_saturation_by_hand() -> None:
@@ -95,3 +96,60 @@ def test_a_rule_without_a_curve_has_no_estimating_error() -> None:
     net = nn.Sequential(nn.Identity(), hs.Step(hs.Rectified()))
     reading = hs.read_steps(net, torch.zeros(2, 3))
     assert "estimating_error" not in indicators(reading, reading)
+
+
+def hard_network(weights: hs.Weights) -> nn.Sequential:
+    net = nn.Sequential(nn.Linear(8, 6), nn.Sequential(hs.Sign(), nn.Linear(6, 5)), hs.Sign(), nn.Linear(5, 4))
+    for layer in (net[1][1], net[3]):
+        hs.quantise(layer, weights)
+    return net
+
+
+def test_error_of_hard_weights_is_that_of_the_numbers_they_take_steps_of() -> None:
+    rule = hs.ReSTE(power=2.0)
+    for weights in (hs.Binary(), hs.Libra(), hs.Ternary(ratio=0.5)):
+        net = hard_network(weights)
+        found = {}
+        for name, layer in (("1.1", net[1][1]), ("3", net[3])):
+            layer.parametrizations.weight[0].rule = rule
+            w = layer.parametrizations.weight.original.detach()
+            standard = (w - w.mean(dim=1, keepdim=True)) / w.std(dim=1, keepdim=True)
+            d = 0.5 * w.abs().mean(dim=1, keepdim=True)
+            z = {hs.Binary: w, hs.Libra: standard, hs.Ternary: torch.cat([w - d, -w - d])}[type(weights)]
+            found[f"weight_error/{name}"] = float((z.sign() - 2 * rule.curve(z) + 1).norm())
+        assert hs.read_weights(net) == pytest.approx({"weight_error": sum(found.values())} | found, rel=1e-5)
+    assert hs.read_weights(hs.nets.mlp(4, 3, 2)) == {}
+
+
+def test_stability_of_hard_weights_is_summed_over_their_layers() -> None:
+    net = hard_network(hs.Binary(hs.Learned()))
+    net(torch.randn(20, 8, generator=torch.Generator().manual_seed(0))).square().sum().backward()
+    variances = {}
+    for name, layer in (("1.1", net[1][1]), ("3", net[3])):
+        sizes = layer.parametrizations.weight.original.grad.abs()
+        variances[f"weight_stability/{name}"] = float((sizes - sizes.mean()).square().sum() / (sizes.numel() - 1))
+    found = read_gradients(net)
+    assert found.pop("gradient_stability") == hs.gradient_stability([p.grad for p in net.parameters()])
+    assert found == pytest.approx({"weight_stability": sum(variances.values())} | variances, rel=1e-5)
+
+
+def test_fit_reports_indicators_of_hard_weights_and_draws_them() -> None:
+    pytest.importorskip("matplotlib")
+    data = replace(hs.data.load("digits"), val=None)  # the last sweep is the one that is kept
+    net = hs.quantise_hidden(hs.nets.mlp(64, 16, 12, 8, 10), hs.Binary())
+    report = hs.fit(net, data, hs.GradientDescent(rule=hs.published_rules()["ReSTE"]), sweeps=2, progress=False)
+    for record in report.records:
+        for key in ("weight_error", "weight_stability"):
+            layers = {name: value for name, value in record.extra.items() if name.startswith(f"{key}/")}
+            assert len(layers) == 2 and min(layers.values()) > 0
+            assert record.extra[key] == pytest.approx(sum(layers.values()))
+    last = {name: value for name, value in report.records[-1].extra.items() if name.startswith("weight_error")}
+    assert hs.read_weights(net) == last
+    assert {"weight error", "weight stability"} <= {axis.get_ylabel() for axis in report.plot().axes}
+
+
+def test_hard_weights_of_a_rule_without_a_curve_have_no_error() -> None:
+    net = hard_network(hs.Binary())
+    for layer in (net[1][1], net[3]):
+        layer.parametrizations.weight[0].rule = hs.Rectified()
+    assert hs.read_weights(net) == {}

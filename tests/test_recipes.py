@@ -68,7 +68,7 @@ def test_recipe_runs_from_files_to_a_trained_network(
     assert len(hidden) == len([m for m in net.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]) - (
         0 if large else 1  # all 3x3 convolutions but the stem, where that is one
     )
-    report = hs.fit(net, data, small.method, sweeps=1, progress=False)
+    report = hs.fit(net, replace(data, augment=small.augment), small.method, sweeps=1, progress=False)
     assert np.isfinite(report.records[0].objective)
     moved = [name for name, value in net.named_parameters() if not torch.equal(value, before[name])]
     assert {name for name in before if "original" in name} <= set(moved)
@@ -79,6 +79,10 @@ def test_recipe_runs_from_files_to_a_trained_network(
 def test_settings_are_those_of_the_papers() -> None:
     reste = hs.recipes.wu2023()["resnet20"]
     assert (reste.sweeps, reste.method.batch_size) == (1000, 256)
+    cifar = hs.Augment(crop=4, mirror=True)
+    assert reste.augment == hs.recipes.qin2020()["resnet20"].augment == cifar
+    assert hs.recipes.wu2023()["imagenet resnet18"].augment == hs.Augment(mirror=True, zoom=(0.08, 1.25))
+    assert hs.recipes.liu2018()["resnet18"].augment == hs.Augment(mirror=True, zoom=(0.08, 1.0))
     assert reste.method.optimiser == hs.SGD(0.1, momentum=0.9, weight_decay=1e-4)
     assert reste.method.rule.at(0.5) == hs.ReSTE(power=1 + 2 * (1 - 0.5**0.5))
     factors = [reste.method.schedule.factor(sweep / 1000) for sweep in (0, 1, 4, 5, 1000)]

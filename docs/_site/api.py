@@ -36,7 +36,7 @@ class Topic:
 
 
 TOPICS = (
-    Topic("data", "Data", "Where rows come from and how they are kept.", ("data", "grid")),
+    Topic("data", "Data", "Where rows come from and how they are kept.", ("data", "augment", "grid")),
     Topic(
         "networks",
         "Networks",

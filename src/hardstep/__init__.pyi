@@ -1,6 +1,7 @@
 from . import data as data
 from . import nets as nets
 from . import recipes as recipes
+from .augment import Augment
 from .cardinality import Cardinality
 from .compare import Comparison, compare
 from .convex.corrections import Correction, GroupLasso, Ridge
@@ -17,7 +18,7 @@ from .freeze import freeze
 from .grid import Grid
 from .group_penalties import Columns, Grouped, Layout, Rows, SparseGroupL0, Words
 from .hardnet import HardNet
-from .indicators import StepReading, estimating_error, gradient_stability, read_steps
+from .indicators import StepReading, estimating_error, gradient_stability, read_steps, read_weights
 from .layers import Shift, permanent, quantise, quantise_hidden, rprelu, rsign
 from .losses import CrossEntropy, Loss, Squared, SquaredHinge
 from .memory import Packed, Recomputed, Whole
@@ -123,6 +124,7 @@ __all__ = [
     "Apart",
     "ApproxSign",
     "ArcTan",
+    "Augment",
     "BackwardElimination",
     "BackwardRule",
     "Batch",
@@ -270,6 +272,7 @@ __all__ = [
     "quantise",
     "quantise_hidden",
     "read_steps",
+    "read_weights",
     "recipes",
     "rprelu",
     "rsign",

@@ -112,7 +112,7 @@ def _choices(instance: Any, path: list[str]) -> dict[str, Any]:
         return {}
     declared = typing.get_type_hints(type(instance)).get(path[-1])
     if isinstance(declared, UnionType):
-        kinds = [kind for member in declared.__args__ for kind in _kinds(member)]
+        kinds = [kind for member in declared.__args__ for kind in _kinds(typing.get_origin(member) or member)]
         return {kebab(kind): kind() for kind in kinds}
     declared = typing.get_origin(declared) or declared
     if not (isinstance(declared, type) and isabstract(declared)):

@@ -19,6 +19,7 @@ from rich.table import Table
 from torch import nn
 
 from hardstep import data as data_module
+from hardstep.augment import Augment
 from hardstep.bench.command import Bench
 from hardstep.certify.certificate import Verdict
 from hardstep.certify.overflow import NoOverflow
@@ -63,6 +64,8 @@ class Train:
         The run folder is runs/<name>; by default <data>-<method>-<seed>.
     progress
         Show a progress bar.
+    augment
+        Crops and mirror images of training images.
     """
 
     data: tyro.conf.Positional[str] = "digits"
@@ -74,10 +77,11 @@ class Train:
     weight_bits: int = 8
     name: str | None = None
     progress: bool = True
+    augment: Augment = field(default_factory=Augment)
 
     def load(self) -> tuple[Data, nn.Module]:
         """Load the data and build the network."""
-        data = data_module.load(self.data, seed=self.seed)
+        data = data_module.load(self.data, seed=self.seed, augment=self.augment)
         return data, self.net(data.shape, data.outputs, self.seed)
 
     def budget(self, data: Data) -> int:

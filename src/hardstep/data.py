@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -16,19 +16,20 @@ from numpy.typing import NDArray
 from sklearn.datasets import fetch_openml, load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
 
+from hardstep.augment import Augment
 from hardstep.formats import read_cifar, read_idx_folder, read_npz
 from hardstep.grid import Grid
 from hardstep.images import image_folders
-from hardstep.intake import Array, Source, number_labels, text_classes, to_part, to_samples
-from hardstep.parts import Part, Samples, check_labels
+from hardstep.intake import Array, Source, channels_first, number_labels, text_classes, to_part, to_samples
+from hardstep.parts import Part, Samples, Streamed, check_labels
 
 __all__ = ["Data", "from_arrays", "from_parts", "load"]
 
 log = logging.getLogger(__name__)
 
 OPENML = {"mnist": "mnist_784", "fashion-mnist": "Fashion-MNIST", "cifar-10": "CIFAR_10", "cifar-100": "CIFAR_100"}
+Cut: TypeAlias = tuple[tuple[int, int] | None, int | None]  # size and margin of the images of a folder
 IMAGES = {"mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28), "cifar-10": (3, 32, 32), "cifar-100": (3, 32, 32)}
 
 
@@ -46,11 +47,14 @@ class Data:
         Number of classes, or of number targets.
     classification
         Whether y are labels.
+    augment
+        What a method does with training images whenever it draws a batch of them.
 
     Raises
     ------
     ValueError
-        If the parts have different shapes or kinds of y, a label is out of range, or the training part lacks a class.
+        If the parts have different shapes or kinds of y, a label is out of range, the training part lacks a class, or
+        its samples are no images that can be augmented.
 
     Examples
     --------
@@ -65,8 +69,10 @@ class Data:
     test: Part | None
     outputs: int
     classification: bool = True
+    augment: Augment = field(default_factory=Augment)
 
     def __post_init__(self) -> None:
+        self.augment.check(self.train.shape, self.train.grid)
         for name, part in (("train", self.train), ("val", self.val), ("test", self.test)):
             if part is None:
                 continue
@@ -90,6 +96,11 @@ class Data:
     def shape(self) -> tuple[int, ...]:
         """Shape of one sample."""
         return self.train.shape
+
+    @property
+    def title(self) -> str:
+        """The name, and how the images are augmented if they are."""
+        return self.name if self.augment == Augment() else f"{self.name}, {self.augment}"
 
 
 def from_arrays(
@@ -206,6 +217,8 @@ def load(
     test_share: float = 0.2,
     seed: int = 0,
     size: tuple[int, int] | None = None,
+    margin: int | None = None,
+    augment: Augment = Augment(),  # noqa: B008 (frozen)
 ) -> Data:
     """Load data by name or path.
 
@@ -220,6 +233,10 @@ def load(
         An existing path, which goes first, or a name.
     size
         Height and width of the images of an image folder; those of the first one if None.
+    margin
+        Keep their proportions: an image is resized to cover so many pixels more than the size, its middle is cut out.
+    augment
+        What is done with training images at every sweep.
 
     Raises
     ------
@@ -236,17 +253,19 @@ def load(
     """
     if size is not None and min(size) < 1:
         raise ValueError(f"size is the height and width of images, at least 1 each, got {size}")
-    data = _find(source, size, {"val_share": val_share, "test_share": test_share, "seed": seed})
-    if size is not None and isinstance(data.train, Samples):
-        raise ValueError(f"size={size} resizes the images of class folders, and {source} has none; leave it out")
-    return data
+    data = _find(source, (size, margin), {"val_share": val_share, "test_share": test_share, "seed": seed})
+    if (size, margin) != (None, None) and isinstance(data.train, Samples):
+        raise ValueError(
+            f"size={size} and margin={margin} resize the images of class folders, and {source} has none; leave them out"
+        )
+    return replace(data, augment=augment)
 
 
-def _find(source: str | Path, size: tuple[int, int] | None, shares: dict[str, Any]) -> Data:
+def _find(source: str | Path, cut: Cut, shares: dict[str, Any]) -> Data:
     """Look in one place after the other."""
     path, name = Path(source), str(source)
     if path.exists():
-        data = _read(path, path.stem if path.is_file() else path.resolve().name, size, shares)
+        data = _read(path, path.stem if path.is_file() else path.resolve().name, cut, shares)
         if data is None:
             raise ValueError(
                 f"{path} holds no data that is understood: four IDX files, CIFAR's files, class folders of images, or "
@@ -264,7 +283,7 @@ def _find(source: str | Path, size: tuple[int, int] | None, shares: dict[str, An
     places = [Path(own) / name] if own else []
     places += [cache / name, Path("/usr/share") / f"dataset-{name}", Path("/usr/share/datasets") / name]
     for place in places:
-        data = _read(place, name, size, shares) if place.exists() else None
+        data = _read(place, name, cut, shares) if place.exists() else None
         if data is not None:
             return data
     log.info("%s is not on this machine; asking OpenML", name)
@@ -284,33 +303,37 @@ def _find(source: str | Path, size: tuple[int, int] | None, shares: dict[str, An
     return _from_openml(name, bunch, shares)
 
 
-def _read(path: Path, name: str, size: tuple[int, int] | None, shares: dict[str, Any]) -> Data | None:
+def _read(path: Path, name: str, cut: Cut, shares: dict[str, Any]) -> Data | None:
     """Read a file or folder of any known kind; None if there is nothing known in it."""
     if path.is_file():
-        arrays = {key: _channels_first(values) for key, values in read_npz(path).items()}
+        arrays = {key: channels_first(values) for key, values in read_npz(path).items()}
         if "x" in arrays and "y" in arrays:
             return from_arrays(arrays["x"], arrays["y"], name=name, **shares)
         test = (arrays["x_test"], arrays["y_test"])
         return from_arrays(arrays["x_train"], arrays["y_train"], name=name, test=test, **shares)
     four = read_idx_folder(path) or read_cifar(path)
     if four is not None:
-        x, y, x_test, y_test = (_channels_first(values) for values in four)
+        x, y, x_test, y_test = (channels_first(values) for values in four)
         return from_arrays(x, y, name=name, test=(x_test, y_test), **shares)
-    found = image_folders(path, size)
+    found = image_folders(path, *cut)
     if found is None:
         return None
     folders, classes = found
     if len(classes) == 1:
         raise ValueError(f"{path} has images of one class only, {classes[0]!r}; give a folder of at least two of them")
-    parts: dict[str, Dataset[Any]] = dict(folders)
-    rows, labels = np.arange(len(folders["train"])), torch.tensor([label for _, label in folders["train"].files])
+    parts, whole = dict(folders), folders["train"]
+    rows, labels = np.arange(len(whole)), torch.tensor([label for _, label in whole.files])
     for part in ("test", "val"):
         if part not in parts:
             rows, taken = _split(rows, labels, shares[f"{part}_share"], shares["seed"])
             if len(taken):
-                parts[part] = Subset(folders["train"], taken.tolist())
-    parts["train"] = Subset(folders["train"], rows.tolist())
-    return from_parts(parts["train"], parts.get("val"), parts.get("test"), outputs=len(classes), name=name)
+                parts[part] = whole.pick(taken)
+    parts["train"] = whole.pick(rows)
+    streams = {
+        part: Streamed(folder, len(classes), Grid(1 / 255, 0), originals=replace(folder, size=None))
+        for part, folder in parts.items()
+    }
+    return from_parts(streams["train"], streams.get("val"), streams.get("test"), outputs=len(classes), name=name)
 
 
 def _from_openml(name: str, bunch: Any, shares: dict[str, Any]) -> Data:
@@ -375,12 +398,3 @@ def _check_classes(y: Int64[Tensor, " n"], outputs: int) -> None:
             f"({outputs - len(present)} classes have none); renumber the labels without gaps "
             "(numpy.unique(y, return_inverse=True)[1]), or give rows of it"
         )
-
-
-def _channels_first(x: NDArray[Any]) -> NDArray[Any]:
-    """Give 8-bit images (n, height, width) a channel axis, and move one that comes last to the front."""
-    if x.dtype == np.uint8 and x.ndim == 3:
-        return x[:, None]
-    if x.dtype == np.uint8 and x.ndim == 4 and x.shape[3] in (1, 3) and x.shape[1] not in (1, 3):
-        return x.transpose(0, 3, 1, 2)
-    return x

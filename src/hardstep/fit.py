@@ -16,9 +16,10 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from hardstep.augment import Augment
 from hardstep.checkpoint import load_tree, save_tree
 from hardstep.data import Data
-from hardstep.indicators import StepReading, indicators, read_steps
+from hardstep.indicators import StepReading, indicators, read_steps, read_weights
 from hardstep.parts import Part, batches
 from hardstep.progress import Progress
 from hardstep.ranks import launched_fabric
@@ -86,6 +87,9 @@ class Method(ABC, Generic[S]):
     latent: bool = False
     """Whether it can train weights from which a layer computes those that it uses (binary, ternary ones)."""
 
+    augments: bool = False
+    """Whether its sweeps see the training part in shuffled batches only, whose images may change (`Data.augment`)."""
+
     @abstractmethod
     def init(self, net: nn.Module, work: Work) -> S:
         """Prepare the network and return the state before the first sweep."""
@@ -111,7 +115,8 @@ def fit(
 
     After each sweep the network is scored on `data.val`; the best one is kept and is in `net` at the end
     (the last one where there is no validation part). The test part is not touched. Each
-    record's `extra` has the `indicators` of the steps on at most 512 validation rows: flipped bits, silent units, ...
+    record's `extra` has the `indicators` of the steps on at most 512 validation rows: flipped bits, silent units, ...;
+    and the `weight_error` of layers with hard weights.
 
     Parameters
     ----------
@@ -133,8 +138,8 @@ def fit(
     Raises
     ------
     ValueError
-        If the network has no step, or weights that the method cannot train, a count is out of range, or the folder
-        holds another fit or version.
+        If the network has no step, or weights that the method cannot train, it cannot train on images that change, a
+        count is out of range, or the folder holds another fit or version.
     FloatingPointError
         If objective or weights are not finite. After this and any other error in a sweep, an interrupt too, the best
         network so far is in `net`, and a folder's checkpoint is that of the last whole sweep.
@@ -154,6 +159,11 @@ def fit(
             f"layer {computed[0]!r} computes its weights (binary, ternary or the like) from others, which "
             f"{type(method).__name__} cannot train; use GradientDescent, or layers with real weights"
         )
+    if data.augment != Augment() and not method.augments:
+        raise ValueError(
+            f"{type(method).__name__} needs the same training rows in every sweep, and {data.augment} changes them; "
+            "leave out augment, or use GradientDescent or a method that wraps it"
+        )
     for name, count in (("sweeps", sweeps), ("patience", 1 if patience is None else patience)):
         if count < 1:
             raise ValueError(f"{name} counts sweeps and must be at least 1, got {count}")
@@ -162,7 +172,7 @@ def fit(
     work = Work(data, fabric, seed, sweeps)
     identity = {
         "method": repr(method),
-        "data": f"{data.name}, {len(data.train)} x {data.shape} -> {data.outputs}",
+        "data": f"{data.title}, {len(data.train)} x {data.shape} -> {data.outputs}",
         "net": ", ".join(f"{name} {tuple(value.shape)}" for name, value in net.state_dict().items()),
         "seed": seed,
         "sweeps": sweeps,
@@ -186,7 +196,7 @@ def fit(
     net.load_state_dict(run.best_net)
     return Report(
         method=repr(method),
-        data=data.name,
+        data=data.title,
         seed=seed,
         records=tuple(run.records),
         best=run.best,
@@ -231,7 +241,7 @@ class _Run:
         val = work.data.val
         value = None if val is None else score(self.net, val, work)
         self.steps = self._read_steps()
-        extra = {**indicators(before, self.steps), **result.extra}
+        extra = {**indicators(before, self.steps), **read_weights(self.net), **result.extra}
         self.records.append(Record(done, result.objective, value, seconds, extra, result.admissible))
         if self.best < 0 or self.records[done].rank >= self.records[self.best].rank:
             # of equals the later one; but patience counts from the last real gain

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -26,14 +27,31 @@ class ImageFolder(Dataset[tuple[Tensor, Tensor]]):
     files
         Paths with their labels.
     size
-        Height and width.
+        Height and width; None for those of each image.
     grey
         One channel instead of three.
+    margin
+        An image is resized, in its proportions, until it covers so many pixels more than the size each way, and its
+        middle is cut out: 32 for 224 of 256. None takes the whole image, in the proportions of the size.
+
+    Raises
+    ------
+    ValueError
+        If the margin is negative.
     """
 
     files: tuple[tuple[Path, int], ...]
-    size: tuple[int, int]
+    size: tuple[int, int] | None
     grey: bool
+    margin: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.margin is not None and self.margin < 0:
+            raise ValueError(f"margin is a number of pixels, at least 0, got {self.margin}")
+
+    def pick(self, rows: Int64[np.ndarray, " m"]) -> ImageFolder:
+        """Return the folder of some of the files."""
+        return replace(self, files=tuple(self.files[row] for row in rows))
 
     def __len__(self) -> int:
         return len(self.files)
@@ -55,16 +73,27 @@ class ImageFolder(Dataset[tuple[Tensor, Tensor]]):
                 plain = full.convert("L" if self.grey else "RGB")
         except UNREADABLE as error:
             raise ValueError(f"{path} is not a readable image ({error}); remove or replace it") from error
-        if plain.size != (self.size[1], self.size[0]):
-            plain = plain.resize((self.size[1], self.size[0]), Image.Resampling.BILINEAR)
+        if self.size is not None:
+            height, width = self.size
+            plain = plain.resize((width, height), Image.Resampling.BILINEAR, box=self._window(plain, height, width))
         pixels = np.array(plain, np.uint8)
         return torch.from_numpy(pixels[None] if self.grey else pixels.transpose(2, 0, 1).copy()), torch.tensor(label)
 
+    def _window(self, image: Image.Image, height: int, width: int) -> tuple[float, float, float, float] | None:
+        """Return left, upper, right and lower end of what is kept of an image; None for all of it."""
+        if self.margin is None:
+            return None
+        factor = max((height + self.margin) / image.height, (width + self.margin) / image.width)
+        left, top = (image.width - width / factor) / 2, (image.height - height / factor) / 2
+        return left, top, image.width - left, image.height - top
 
-def image_folders(folder: Path, size: tuple[int, int] | None = None) -> tuple[dict[str, ImageFolder], list[str]] | None:
+
+def image_folders(
+    folder: Path, size: tuple[int, int] | None = None, margin: int | None = None
+) -> tuple[dict[str, ImageFolder], list[str]] | None:
     """Find the image parts of a folder and its classes: either class folders, or train, val and test with them.
 
-    Without a size all images take that of the first; they are grey if the first is.
+    Without a size all images take that of the first; they are grey if the first is. For `margin` see `ImageFolder`.
 
     Returns
     -------
@@ -104,7 +133,7 @@ def image_folders(folder: Path, size: tuple[int, int] | None = None) -> tuple[di
             grey, shape = first.mode in ("1", "L", "LA"), (first.height, first.width)
     except UNREADABLE as error:
         raise ValueError(f"{listed['train'][0][0]} is not a readable image ({error}); remove or replace it") from error
-    return {name: ImageFolder(files, size or shape, grey) for name, files in listed.items()}, classes["train"]
+    return {name: ImageFolder(files, size or shape, grey, margin) for name, files in listed.items()}, classes["train"]
 
 
 def _check_depth(path: Path, image: Image.Image) -> None:

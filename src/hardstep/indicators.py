@@ -1,4 +1,8 @@
-"""What the steps of a network do in training: bits that flip, units that carry nothing, gradients that vanish."""
+"""What the steps of a network do in training: bits that flip, units that carry nothing, gradients that vanish.
+
+Those of activations are means over units and rows; those of hard weights are sums over layers, as their authors have
+them.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,19 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from hardstep.layers import latents
 from hardstep.rules import BackwardRule, Surrogate, widened
 from hardstep.step import Step
 
-__all__ = ["StepReading", "estimating_error", "gradient_stability", "indicators", "read_steps"]
+__all__ = [
+    "StepReading",
+    "estimating_error",
+    "gradient_stability",
+    "indicators",
+    "read_gradients",
+    "read_steps",
+    "read_weights",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +147,54 @@ def gradient_stability(gradients: Iterable[Float[Tensor, "..."]], *, unbiased: b
     """
     sizes = torch.cat([gradient.flatten().double().abs() for gradient in gradients])
     return float(sizes.var(correction=int(unbiased)))
+
+
+@torch.no_grad()
+def read_weights(net: nn.Module) -> dict[str, float]:
+    """Return the `weight_error` of all layers with hard weights, and of each with its name behind a slash.
+
+    That of a layer is e = ||sign(z) - F(z)||_2 with z the numbers of which its weights take steps (of binary ones the
+    latent weights) and F = 2C - 1 the stand-in of its present rule; that of the network is the sum over layers. None
+    is reported for a rule without a curve.
+
+    References
+    ----------
+    Wu et al. 2023, authors' code [wu2023]. Differs: the power as it is now, not at the end of the training, truncated.
+
+    Examples
+    --------
+    >>> import hardstep as hs
+    >>> layer = hs.quantise(nn.Linear(2, 1, bias=False), hs.Binary())
+    >>> layer.parametrizations.weight.original.data = torch.tensor([[0.4, -2.0]])
+    >>> {name: round(error, 3) for name, error in read_weights(nn.Sequential(layer)).items()}
+    {'weight_error': 0.6, 'weight_error/0': 0.6}
+    """
+    found = latents(net)
+    return _summed(
+        "weight_error",
+        {name: float(_squared_error(form.rule, form.weights.inputs(w).flatten()).sqrt()) for name, form, w in found},
+    )
+
+
+def read_gradients(net: nn.Module) -> dict[str, float]:
+    """Return what the gradients that a network holds say of its training.
+
+    `gradient_stability`, of all its parameters together; and of layers with hard weights `weight_stability`, the
+    unbiased one of the gradient of the latent weights, for each with its name behind a slash and summed over layers.
+
+    References
+    ----------
+    Wu et al. 2023, Sec. 3, and authors' code [wu2023].
+    """
+    whole = gradient_stability([p.grad for p in net.parameters() if p.grad is not None])
+    layers = {name: gradient_stability([w.grad], unbiased=True) for name, _, w in latents(net) if w.grad is not None}
+    return {"gradient_stability": whole} | _summed("weight_stability", layers)
+
+
+def _summed(key: str, layers: Mapping[str, float]) -> dict[str, float]:
+    """Return a measure of each layer, and in front their sum, where there are layers and their measures are numbers."""
+    each = {f"{key}/{name}": value for name, value in layers.items() if math.isfinite(value)}
+    return {key: sum(each.values()), **each} if each else {}
 
 
 def _reading(calls: list[tuple[Tensor, Tensor, Tensor]], chunks: int) -> StepReading:

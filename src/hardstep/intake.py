@@ -26,7 +26,7 @@ from torch.utils.data import (
 from hardstep.grid import Grid
 from hardstep.parts import Part, Samples, Streamed
 
-__all__ = ["Array", "Source", "number_labels", "text_classes", "to_part", "to_samples"]
+__all__ = ["Array", "Source", "channels_first", "number_labels", "text_classes", "to_part", "to_samples"]
 
 PIXELS = Grid(1 / 255, 0)
 
@@ -201,3 +201,18 @@ def number_labels(y: Array, classes: Shaped[np.ndarray, " k"] | None) -> Array:
     if unknown:
         raise ValueError(f"labels {unknown} do not appear in training, which has {classes.tolist()}; drop their rows")
     return np.searchsorted(classes, text)
+
+
+def channels_first(x: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+    """Give 8-bit images (n, height, width) a channel axis, and move one that comes last to the front.
+
+    Examples
+    --------
+    >>> channels_first(np.zeros((2, 8, 9, 3), np.uint8)).shape
+    (2, 3, 8, 9)
+    """
+    if x.dtype == np.uint8 and x.ndim == 3:
+        return x[:, None]
+    if x.dtype == np.uint8 and x.ndim == 4 and x.shape[3] in (1, 3) and x.shape[1] not in (1, 3):
+        return x.transpose(0, 3, 1, 2)
+    return x

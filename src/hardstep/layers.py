@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
-from typing import TypeVar
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -15,7 +15,7 @@ from hardstep.rules import BackwardRule, Clipped
 from hardstep.step import Sign
 from hardstep.weights import Real, Weights
 
-__all__ = ["HardWeights", "Shift", "permanent", "quantise", "quantise_hidden", "rprelu", "rsign"]
+__all__ = ["HardWeights", "Shift", "latents", "permanent", "quantise", "quantise_hidden", "rprelu", "rsign"]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -105,6 +105,21 @@ def quantise_hidden(net: M, weights: Weights, *, spare: Iterable[nn.Module] = ()
         if id(module) not in spared:
             quantise(module, weights)
     return net
+
+
+def latents(net: nn.Module) -> Iterator[tuple[str, HardWeights, Tensor]]:
+    """Yield name, parametrisation and latent weights of each layer that computes with hard ones.
+
+    Examples
+    --------
+    >>> from hardstep.weights import Libra
+    >>> [(name, form.weights) for name, form, _ in latents(nn.Sequential(quantise(nn.Linear(3, 2), Libra())))]
+    [('0', Libra())]
+    """
+    for name, module in net.named_modules():
+        if parametrize.is_parametrized(module, "weight"):
+            forms: Any = module.parametrizations.weight
+            yield from ((name, form, forms.original) for form in forms if isinstance(form, HardWeights))
 
 
 def permanent(net: M) -> M:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from hardstep.augment import Changes
 from hardstep.grid import Grid
 
 __all__ = ["Part", "Samples", "Streamed", "batches", "check_labels"]
@@ -89,9 +90,11 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
         """Return these rows as they are stored."""
         return self.x[rows], self.y[rows]
 
-    def stream(self, chunks: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the rows of each chunk."""
-        return (self.take(rows) for rows in chunks)
+    def stream(self, chunks: Sequence[Tensor], changes: Changes | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the rows of each chunk, their images changed."""
+        for rows in chunks:
+            x, y = self.take(rows)
+            yield x if changes is None else changes.of(x, rows, self.grid), y
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,12 +111,16 @@ class Streamed:
         Which number a code stands for.
     workers
         Processes that read ahead; 0 reads in this one.
+    originals
+        Gives the same rows with images as large as they are, of which `Augment.zoom` takes windows; None for the
+        dataset itself.
     """
 
     dataset: Dataset[Any]
     outputs: int
     grid: Grid | None = None
     workers: int = 0
+    originals: Dataset[Any] | None = None
     shape: tuple[int, ...] = field(init=False)
     """Shape of one sample."""
 
@@ -129,8 +136,8 @@ class Streamed:
         """Return these rows as they are stored, read in this process."""
         return next(replace(self, workers=0).stream([torch.as_tensor(rows)]))
 
-    def stream(self, chunks: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the rows of each chunk.
+    def stream(self, chunks: Sequence[Tensor], changes: Changes | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the rows of each chunk, their images changed where they are read.
 
         Raises
         ------
@@ -138,7 +145,8 @@ class Streamed:
             If samples differ in shape, a label is out of range, or numbers are not finite; the row is named.
         """
         lists = [rows.tolist() for rows in chunks]
-        loader = DataLoader(self.dataset, batch_sampler=lists, num_workers=self.workers, collate_fn=_stacked)
+        dataset = self.dataset if changes is None else _Changed(self, changes)
+        loader = DataLoader(dataset, batch_sampler=lists, num_workers=self.workers, collate_fn=_stacked)
         for rows, (x, y) in zip(lists, loader, strict=True):
             if tuple(x.shape[1:]) != self.shape or (x.dtype == torch.uint8) != (self.grid is not None):
                 raise ValueError(
@@ -157,18 +165,38 @@ class Streamed:
             yield x if x.dtype == torch.uint8 else x.float(), y.float() if y.is_floating_point() else y.long()
 
 
+@dataclass(frozen=True, eq=False)
+class _Changed(Dataset[tuple[Tensor, Any]]):
+    """The rows of a streamed part with their images changed, one by one."""
+
+    part: Streamed
+    changes: Changes
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+        part, augment = self.part, self.changes.augment
+        x, y = (part.dataset if part.originals is None or augment.zoom is None else part.originals)[index]
+        _, height, width = part.shape
+        return self.changes.of(torch.as_tensor(x)[None], torch.tensor([index]), part.grid, (height, width))[0], y
+
+
 Part = Samples | Streamed
 
 
-def batches(part: Part, chunks: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the rows of each chunk as float32 numbers, codes turned into values by the part's grid."""
+def batches(part: Part, chunks: Sequence[Tensor], changes: Changes | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the rows of each chunk as float32 numbers, codes turned into values by the part's grid.
+
+    Parameters
+    ----------
+    changes
+        What becomes of the images of each row before that.
+    """
     grid = part.grid
     if grid is None:
-        yield from part.stream(chunks)
+        yield from part.stream(chunks, changes)
         return
     scale, zero = (torch.as_tensor(a, dtype=torch.float32) for a in (grid.scale, grid.zero))
     centred = bool((grid.zero != 0).any())
-    for x, y in part.stream(chunks):
+    for x, y in part.stream(chunks, changes):
         value = x.float()
         if centred:
             value.sub_(zero.to(x.device))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from hardstep.augment import Augment
 from hardstep.losses import CrossEntropy
 from hardstep.methods.gradient import SGD, Adam, Cosine, Drops, GradientDescent, Line
 from hardstep.nets import (
@@ -23,6 +24,8 @@ from hardstep.weights import Binary, Libra, PerChannel, PerLayer
 
 __all__ = ["Recipe", "friesen2018", "liu2018", "qin2020", "wu2023"]
 
+CIFAR = Augment(crop=4, mirror=True)
+
 Net = ConvNet4 | ConvNet8 | AlexNet | VGGSmall | ResNet18 | ResNet20 | ResNet34
 
 
@@ -38,11 +41,14 @@ class Recipe:
         The method, whose schedule is in shares of the training.
     sweeps
         Sweeps over the data.
+    augment
+        What is done with training images: `dataclasses.replace(data, augment=recipe.augment)`.
     """
 
     net: Net
     method: GradientDescent
     sweeps: int
+    augment: Augment = field(default_factory=Augment)
 
 
 def friesen2018(*, staircase: bool = False, rule: BackwardRule = Sech2()) -> dict[str, Recipe]:  # noqa: B008 (frozen)
@@ -116,12 +122,14 @@ def wu2023() -> dict[str, Recipe]:
 
     SGD 0.1 with momentum 0.9 and decay 1e-4, along a cosine, on CIFAR after 5 sweeps in which the rate rises; ReSTE
     with a power from 1 to 3 in activations and weights; one scale a layer, attached; a ReLU before each normalisation.
+    Images of CIFAR are framed by 4 pixels, cropped and mirrored, those of ImageNet zoomed and mirrored; for their test
+    side use `data.load(folder, size=(224, 224), margin=32)`.
 
     References
     ----------
     Wu et al. 2023, authors' code [wu2023]. Differs: the rate moves from batch to batch and reaches 0 at the end, not
     four sweeps before; `fit` keeps the best sweep of the validation part; initial weights are those of our networks,
-    and shortcuts with a convolution take means of 2x2 places first; crops and mirror images are up to the data.
+    and shortcuts with a convolution take means of 2x2 places first; images are not standardised.
 
     Examples
     --------
@@ -130,7 +138,7 @@ def wu2023() -> dict[str, Recipe]:
     """
     weights, sign, plain, bireal = Binary(PerLayer()), Sign(), RealSums(2, rectified=True), RealSums(1, rectified=True)
 
-    def recipe(net: Net, batch_size: int, sweeps: int, warmup: int) -> Recipe:
+    def recipe(net: Net, batch_size: int, sweeps: int, warmup: int, augment: Augment = CIFAR) -> Recipe:
         method = GradientDescent(
             rule=published_rules()["ReSTE"],
             loss=CrossEntropy(),
@@ -138,7 +146,7 @@ def wu2023() -> dict[str, Recipe]:
             schedule=Cosine(warmup / sweeps),
             batch_size=batch_size,
         )
-        return Recipe(net, method, sweeps)
+        return Recipe(net, method, sweeps, augment)
 
     def resnet20(sums: RealSums) -> ResNet20:
         return ResNet20(readout_norm=True, activation=sign, weights=weights, sums=sums)
@@ -151,8 +159,8 @@ def wu2023() -> dict[str, Recipe]:
         "resnet20": recipe(resnet20(plain), 256, 1000, 5),
         "bi-real resnet20": recipe(resnet20(bireal), 256, 1000, 5),
         "resnet18": recipe(small, 96, 2000, 5),
-        "imagenet resnet18": recipe(large, 750, 250, 0),
-        "imagenet resnet34": recipe(larger, 750, 250, 0),
+        "imagenet resnet18": recipe(large, 750, 250, 0, Augment(mirror=True, zoom=(0.08, 1.25))),
+        "imagenet resnet34": recipe(larger, 750, 250, 0, Augment(mirror=True, zoom=(0.08, 1.25))),
     }
 
 
@@ -160,13 +168,14 @@ def liu2018() -> dict[str, Recipe]:
     """Return the settings under which Bi-Real nets are trained in their authors' PyTorch code: ImageNet, by name.
 
     256 sweeps in batches of 512 with Adam 1e-3 along a straight line, labels smoothed by 0.1; ApproxSign in
-    activations, the clipped rule in weights, one detached scale a channel; a shortcut around each convolution.
+    activations, the clipped rule in weights, one detached scale a channel; a shortcut around each convolution. Images
+    are zoomed and mirrored; for the test side use `data.load(folder, size=(224, 224), margin=32)`.
 
     References
     ----------
     Liu et al. 2018, authors' code [liu2018]. Differs: the gradient of a weight has the scale as a factor, which Adam
-    all but divides out; the rate moves from batch to batch; initial weights of all layers as in `ResNet18`; crops,
-    mirror images and changes of colour are up to the data.
+    all but divides out; the rate moves from batch to batch; initial weights of all layers as in `ResNet18`; images are
+    not standardised, colours do not change.
 
     Examples
     --------
@@ -181,9 +190,10 @@ def liu2018() -> dict[str, Recipe]:
         batch_size=512,
     )
     weights, sign = Binary(PerChannel(detach=True)), Sign()
+    augment = Augment(mirror=True, zoom=(0.08, 1.0))
     return {
-        "resnet18": Recipe(ResNet18(activation=sign, weights=weights, sums=RealSums()), method, 256),
-        "resnet34": Recipe(ResNet34(activation=sign, weights=weights, sums=RealSums()), method, 256),
+        "resnet18": Recipe(ResNet18(activation=sign, weights=weights, sums=RealSums()), method, 256, augment),
+        "resnet34": Recipe(ResNet34(activation=sign, weights=weights, sums=RealSums()), method, 256, augment),
     }
 
 
@@ -192,11 +202,12 @@ def qin2020() -> dict[str, Recipe]:
 
     400 sweeps in batches of 128 with SGD 0.1, momentum 0.9 and decay 1e-4, along a cosine; EDE with t from 1e-3 to 10
     in activations and Libra weights; a shortcut around each convolution, sums clipped to [-1, 1].
+    Images are framed by 4 pixels, cropped and mirrored.
 
     References
     ----------
     Qin et al. 2020, authors' code [qin2020]. Differs: the rate moves from batch to batch; initial weights of variance
-    2/(k² outputs), there 2/(k² inputs); crops and mirror images are up to the data.
+    2/(k² outputs), there 2/(k² inputs); images are not standardised.
 
     Examples
     --------
@@ -211,4 +222,4 @@ def qin2020() -> dict[str, Recipe]:
         batch_size=128,
     )
     net = ResNet20(readout_norm=True, activation=Sign(), weights=Libra(), sums=RealSums(after=HardTanh()))
-    return {"resnet20": Recipe(net, method, 400)}
+    return {"resnet20": Recipe(net, method, 400, CIFAR)}

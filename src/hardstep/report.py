@@ -56,7 +56,7 @@ class Report:
     method
         `repr` of the method: code that makes it again.
     data
-        Name of the data.
+        Name of the data, and how its images were augmented.
     seed
         The seed given to `fit`; with the method, the data and the versions it determines the weights.
     records

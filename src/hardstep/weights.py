@@ -109,6 +109,10 @@ class Weights(ABC):
         """Return the first value of a parameter that is learned beside the latent weights; None for none."""
 
     @abstractmethod
+    def inputs(self, latent: Float[Tensor, "h ..."]) -> Float[Tensor, "..."]:
+        """Return the numbers of which the weights take steps."""
+
+    @abstractmethod
     def values(
         self, latent: Float[Tensor, "h ..."], rule: BackwardRule, learned: Tensor | None
     ) -> Float[Tensor, "h ..."]:
@@ -122,6 +126,10 @@ class Real(Weights):
     def start(self, weight: Float[Tensor, "h ..."]) -> Tensor | None:
         """Return None."""
         return None
+
+    def inputs(self, latent: Float[Tensor, "h ..."]) -> Float[Tensor, "..."]:
+        """Return none."""
+        return latent[:0]
 
     def values(
         self, latent: Float[Tensor, "h ..."], rule: BackwardRule, learned: Tensor | None
@@ -166,11 +174,15 @@ class Binary(Weights):
         """Return the first value of a learned scale, None for another scale."""
         return self.scale.start(weight)
 
+    def inputs(self, latent: Float[Tensor, "h ..."]) -> Float[Tensor, "..."]:
+        """Return w."""
+        return latent
+
     def values(
         self, latent: Float[Tensor, "h ..."], rule: BackwardRule, learned: Tensor | None
     ) -> Float[Tensor, "h ..."]:
         """Return alpha sgn(w)."""
-        signs = 2 * step(latent, rule) - 1
+        signs = 2 * step(self.inputs(latent), rule) - 1
         return _short(self.scale.of(latent, signs, learned)) * signs
 
 
@@ -198,10 +210,8 @@ class Libra(Weights):
         """Return None."""
         return None
 
-    def values(
-        self, latent: Float[Tensor, "h ..."], rule: BackwardRule, learned: Tensor | None
-    ) -> Float[Tensor, "h ..."]:
-        """Return s sgn(v)."""
+    def inputs(self, latent: Float[Tensor, "h ..."]) -> Float[Tensor, "..."]:
+        """Return v, a row a unit."""
         rows = latent.flatten(1)
         centred = rows - rows.mean(dim=1, keepdim=True)
         fixed = centred.detach()
@@ -209,9 +219,15 @@ class Libra(Weights):
         equal = fixed.abs().amax(dim=1, keepdim=True) <= noise
         centred = centred - torch.where(equal, fixed, 0.0)  # exactly 0 there, the gradient goes on
         variance = centred.square().sum(dim=1, keepdim=True) / max(rows.shape[1] - 1, 1)
-        v = centred / torch.where(equal, 1.0, variance).sqrt()
+        return centred / torch.where(equal, 1.0, variance).sqrt()
+
+    def values(
+        self, latent: Float[Tensor, "h ..."], rule: BackwardRule, learned: Tensor | None
+    ) -> Float[Tensor, "h ..."]:
+        """Return s sgn(v)."""
+        v = self.inputs(latent)
         size = v.detach().abs().mean(dim=1, keepdim=True)
-        shift = torch.where(equal, 1.0, size).log2().round().exp2()
+        shift = torch.where(size == 0, 1.0, size).log2().round().exp2()
         return (shift * (2 * step(v, rule) - 1)).view_as(latent)
 
 
@@ -258,13 +274,18 @@ class Ternary(Weights):
         """Return the first value of a learned scale, None for another scale."""
         return self.scale.start(weight)
 
+    def inputs(self, latent: Float[Tensor, "h ..."]) -> Float[Tensor, "..."]:
+        """Return w - d and -w - d."""
+        mean = latent.detach().abs().flatten(1).mean(dim=1)
+        threshold = self.ratio * mean.reshape(-1, *[1] * (latent.ndim - 1))
+        return torch.stack([latent - threshold, -latent - threshold])
+
     def values(
         self, latent: Float[Tensor, "h ..."], rule: BackwardRule, learned: Tensor | None
     ) -> Float[Tensor, "h ..."]:
         """Return alpha t."""
-        mean = latent.detach().abs().flatten(1).mean(dim=1)
-        threshold = self.ratio * mean.reshape(-1, *[1] * (latent.ndim - 1))
-        signs = step(latent - threshold, rule) - step(-latent - threshold, rule)
+        steps = step(self.inputs(latent), rule)
+        signs = steps[0] - steps[1]
         return _short(self.scale.of(latent, signs, learned)) * signs
 
 

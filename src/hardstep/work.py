@@ -60,7 +60,8 @@ class Work:
     def batches(self, size: int, *, part: Part | None = None, shuffle: bool = False) -> Iterator[Batch]:
         """Run once over a part (the training part if None) in global batches of about `size` rows.
 
-        The rows are divided evenly, so no batch is a small rest. Each rank gets every ranks-th row.
+        The rows are divided evenly, so no batch is a small rest. Each rank gets every ranks-th row. Where the training
+        part is shuffled, its images are changed as `data.augment` says.
 
         Raises
         ------
@@ -78,7 +79,8 @@ class Work:
         order = torch.randperm(rows, generator=self.generator("order")) if shuffle else torch.arange(rows)
         chunks = order.tensor_split(count)
         shares = [chunk[rank::ranks] for chunk in chunks]
-        for i, (x, y) in enumerate(batches(source, shares)):
+        changes = self.data.augment.draw(rows, self.generator("images")) if shuffle and part is None else None
+        for i, (x, y) in enumerate(batches(source, shares, changes)):
             done = i / len(chunks)
             device = self.fabric.device
             last = i + 1 == len(chunks)

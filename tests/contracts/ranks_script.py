@@ -8,14 +8,15 @@ import torch
 from lightning_fabric import Fabric
 
 import hardstep as hs
-from tests.contracts.test_methods import METHODS, train
+from tests.contracts.test_methods import AUGMENTED, METHODS, train
 
 if __name__ == "__main__":
     # double precision: a sum in another order must not flip a bit
     fabric = Fabric(accelerator="cpu", devices=int(os.environ["WORLD_SIZE"]), strategy="ddp", precision="64-true")
     fabric.launch()
-    for index, method in enumerate(METHODS):
-        net, report = train(method, hs.data.load("digits"), sweeps=2, fabric=fabric)
+    fits = [*((method, hs.data.load("digits")) for method in METHODS), AUGMENTED]
+    for index, (method, data) in enumerate(fits):
+        net, report = train(method, data, sweeps=2, fabric=fabric)
         assert report.ranks == fabric.world_size
         if fabric.is_global_zero:
             torch.save(net.state_dict(), Path(sys.argv[1]) / f"{index}.pt")

@@ -6,6 +6,7 @@ import copy
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,9 @@ def train(method: Method[Any], data: hs.data.Data, sweeps: int = 5, **options: A
 def same(a: nn.Module, b: nn.Module) -> bool:
     pairs = zip(a.state_dict().items(), b.state_dict().items(), strict=True)
     return all(name == other and torch.equal(x, y) for (name, x), (other, y) in pairs)
+
+
+AUGMENTED = hs.GradientDescent(batch_size=64), hs.data.load("digits", augment=hs.Augment(crop=1, mirror=True))
 
 
 def test_every_subclass_is_listed() -> None:
@@ -141,6 +145,16 @@ def test_incremental_method_starts_from_the_weights_that_it_finds(method: Method
     assert same(net, found)
 
 
+@every_method
+def test_method_trains_on_images_that_change_or_refuses_them(method: Method[Any], digits: hs.data.Data) -> None:
+    changed = replace(digits, augment=hs.Augment(crop=1))
+    if method.augments:
+        assert not same(train(method, digits, sweeps=2)[0], train(method, changed, sweeps=2)[0])
+    else:
+        with pytest.raises(ValueError, match=f"{type(method).__name__} needs the same training rows in every sweep"):
+            train(method, changed, sweeps=2)
+
+
 def planted_steps() -> hs.data.Data:
     x = torch.rand(600, 4, generator=torch.Generator().manual_seed(0))
     return hs.data.from_arrays(x, (x[:, :2] > 0.5).float() - 0.5 * (x[:, 2:] > 0.3).float(), name="planted steps")
@@ -188,7 +202,7 @@ def on_ranks(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[Path, 
     return found
 
 
-@pytest.mark.parametrize("index", range(len(METHODS)))
+@pytest.mark.parametrize("index", range(len(METHODS) + 1))
 def test_two_ranks_give_the_weights_of_one(index: int, on_ranks: dict[int, tuple[Path, str]]) -> None:
     for folder, said in on_ranks.values():
         assert (folder / f"{index}.pt").is_file(), said

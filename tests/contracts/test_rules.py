@@ -327,3 +327,13 @@ def test_swish_sign_has_the_published_negative_lobes() -> None:
 def test_bad_hyperparameter_is_named(make: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()  # type: ignore[operator]
+
+
+def test_gain_in_front_of_a_step_is_a_learned_clip_range_of_its_rule() -> None:
+    x, grad = torch.randn(2, 500, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x, gain = x.requires_grad_(), torch.tensor(2.5, dtype=torch.float64, requires_grad=True)
+    hs.step(gain * x, hs.DSQ()).backward(grad)
+    z, clip = x.detach().requires_grad_(), (1 / gain).detach().requires_grad_()
+    hs.DSQ().curve(z / clip).backward(grad)
+    torch.testing.assert_close(x.grad, z.grad)
+    torch.testing.assert_close(gain.grad, -clip.grad * clip.detach() ** 2)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from math import cos, nan, pi
+from math import cos, pi
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
 from torch import Tensor, nn
 
 from hardstep.fit import Batch, Method, Sweep, Work
-from hardstep.indicators import gradient_stability
+from hardstep.indicators import read_gradients
 from hardstep.layers import HardWeights
 from hardstep.losses import CrossEntropy, Loss
 from hardstep.memory import Packed, Recomputed, Whole
@@ -173,7 +173,7 @@ class Descent:
     wrapped: _FabricModule
     optimiser: _FabricOptimizer
     saving: AbstractContextManager[None]
-    stability: float = nan
+    noted: Mapping[str, float] = field(default_factory=dict)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the optimiser carries."""
@@ -229,6 +229,7 @@ class GradientDescent(Method[Descent]):
     memory: Whole | Packed | Recomputed = field(default_factory=Whole)
 
     incremental = True
+    augments = True
     latent = True
 
     def __post_init__(self) -> None:
@@ -265,7 +266,7 @@ class GradientDescent(Method[Descent]):
         weights = [weight for weight in state.net.parameters() if weight.ndim > 1]
         penalty = sum(float(self.penalty.value(weight.detach())) for weight in weights)
         extra = {"train_accuracy": hits} if work.data.classification else {}
-        return Sweep(loss + penalty, extra=extra | {"gradient_stability": state.stability})
+        return Sweep(loss + penalty, extra={**extra, **state.noted})
 
     def _update(
         self, state: Descent, work: Work, batch: Batch, around: Around, passes: Passes
@@ -291,8 +292,7 @@ class GradientDescent(Method[Descent]):
     def _step(self, state: Descent, lr: float, *, noted: bool) -> None:
         """Let the optimiser step, then the prox of the penalty; where asked, note how stable the gradients are."""
         if noted:
-            gradients = (weight.grad for weight in state.net.parameters())
-            state.stability = gradient_stability([grad for grad in gradients if grad is not None])
+            state.noted = read_gradients(state.net)
         state.optimiser.step()
         state.optimiser.zero_grad()
         with torch.no_grad():

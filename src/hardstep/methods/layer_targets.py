@@ -115,6 +115,7 @@ class TargetProp(Method[_State]):
     search: FlipSearch | None = None
 
     incremental = True
+    augments = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.base.rule, TargetRule):

@@ -122,6 +122,8 @@ class MagnitudePruning(Method[_State]):
     layers: tuple[str, ...] = ()
     base: GradientDescent = field(default_factory=GradientDescent)
 
+    augments = True
+
     def __post_init__(self) -> None:
         if not 0 < self.sparsity < 1:
             raise ValueError(f"sparsity is the share of zeros at the end, in (0, 1), got {self.sparsity}")

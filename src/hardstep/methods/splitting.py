@@ -160,6 +160,8 @@ class Splitting(Method[_State]):
     layers: tuple[str, ...] = ()
     base: GradientDescent = field(default_factory=GradientDescent)
 
+    augments = True
+
     def __post_init__(self) -> None:
         if not 0 <= self.rho <= 1:
             raise ValueError(f"rho is the share of W - U that is pulled in in one step, in [0, 1], got {self.rho}")

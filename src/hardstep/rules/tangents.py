@@ -103,7 +103,8 @@ class DSQ(Surrogate):
     """Differentiate the soft quantiser of two levels: a hyperbolic tangent, rescaled to meet -1 and 1 at -1 and 1.
 
     Forward step(x); backward h = (s k/2) sech²(k x) for |x| <= 1, else 0, with s = 1/(1 - alpha) and
-    k = log(2/alpha - 1)/2; area 1. The smaller alpha, the nearer the step.
+    k = log(2/alpha - 1)/2; area 1. The smaller alpha, the nearer the step. A learned clip range [-c, c] is the gain 1/c
+    of a normalisation in front: the step does not change, and gradients are those of the curve at x/c.
 
     Parameters
     ----------
@@ -112,8 +113,8 @@ class DSQ(Surrogate):
 
     References
     ----------
-    Gong et al. 2019 [gong2019]. Differs: two levels, alpha given or annealed, not learned; halved for
-    the 0/1 step.
+    Gong et al. 2019 [gong2019]. Differs: two levels, alpha given or annealed, not learned; one clip range for
+    both sides; halved for the 0/1 step.
 
     Examples
     --------
