@@ -100,7 +100,8 @@ def lower(net: HardNet) -> tuple[Sums | Pool, ...]:
     Raises
     ------
     ValueError
-        If a sum could leave 32 bits; the layer, the number of its terms and the bound are named.
+        If a sum could leave 32 bits; the layer, the number of its terms and the bound are named. If the network keeps
+        real sums.
 
     Examples
     --------
@@ -110,6 +111,7 @@ def lower(net: HardNet) -> tuple[Sums | Pool, ...]:
     >>> [layer.out_shape for layer in lower(hard)]
     [(32, 1, 1), (10, 1, 1)]
     """
+    net.check_codes("a lowered network (engine, C, QONNX, Verilog, rules)")
     shape = _image(net.shape)
     found: list[Sums | Pool] = []
     top = 255
