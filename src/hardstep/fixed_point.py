@@ -57,7 +57,7 @@ def made(drafts: Iterable[tuple[str, Draft]], bits: int, ends: Ends) -> tuple[tu
     for name, draft in drafts:
         try:
             layer, ends = draft(bits, ends)
-            _check(max(-int(ends[0].min()), int(ends[1].max())), LIMIT)
+            _check(max(-float(ends[0].min()), float(ends[1].max())), LIMIT)
         except _ReachError as error:
             raise BeyondError(
                 f"layer {name!r} cannot be frozen: a sum could reach {error.args[0]}, beyond {error.args[1]}, with "
@@ -114,7 +114,7 @@ def linear(affine: Affine, encoding: Encoding, weight_bits: int, *, of_sums: boo
         unit = 2.0**bits
         low, high = plain.sums(*ends)
         reach = np.maximum(np.abs(low), np.abs(high))
-        _check(int(reach.max()), EXACT)
+        _check(float(reach.max()), EXACT)
         step = np.where(reach == 0, 0.0, gain * (1.0 if of_sums else unit))
         peak = float((np.abs(step) * reach + np.abs(affine.shift) * unit).max())
         _check(peak, LIMIT)

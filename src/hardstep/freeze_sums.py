@@ -169,7 +169,7 @@ class _Reader:
         elif isinstance(module, nn.MaxPool2d):
             self._emit(name, _largest(name, module))
         elif isinstance(module, nn.Hardtanh):
-            self.drafts.append((name, clip(module.min_val, module.max_val)))
+            self.drafts.append((name, clip(float(module.min_val), float(module.max_val))))
         elif isinstance(module, Padded):
             self._emit(name, Carried(module.stride, module.channels))
         elif isinstance(module, RealBlock):
