@@ -173,17 +173,19 @@ def test_every_sum_is_within_its_bound_and_a_step_differs_only_there(name: str) 
     net = whole(net.double())
     hard = hs.freeze(net, calibrate=data.train)
     x = rows(data)
+    assert hard.rounding is not None
+    assert hard.rounding.point == 16
+    unit = 2.0**-16
     read: list[tuple[NDArray[Any], float]] = []
     scores, last = walk(hard.layers, hard.codes(x), 0.0, read)
     np.testing.assert_array_equal(scores, hard(x))
     floats, out, missed = forced(net, hard, x)
     for (numbers, error), wanted in zip(read, floats, strict=True):
-        assert np.abs(numbers - wanted / hard.scale).max() <= error + 1e-3
-        assert numbers.std() * hard.scale > 0.05  # they do say something
+        assert np.abs(numbers - wanted / unit).max() <= error + 1e-3
+        assert numbers.std() * unit > 0.05  # they do say something
     assert np.abs(scores - out / hard.scale).max() <= last + 1e-3
     worst = max(error for _, error in read)
-    assert all((far <= worst * hard.scale + 1e-9).all() for far in missed)
-    assert hard.scale == 2.0**-16
+    assert all((far <= worst * unit + 1e-9).all() for far in missed)
     if name in ("wu2023 bi-real", "qin2020"):  # no bends, no real shortcuts: half a unit for each addition
         for i, (_, error) in enumerate(read):
             assert error <= 0.51 * (i + 1)
@@ -241,7 +243,7 @@ def test_saved_network_comes_back_and_its_packed_evaluation_is_the_same(tmp_path
         np.testing.assert_array_equal(back(x), hard(x))
         np.testing.assert_array_equal(hard(x, product=packed_product), hard(x))
         assert back.summary() == hard.summary()
-        assert "real sums in fixed point: 16 bits behind the point" in hard.summary()
+        assert "real sums have 16 of 32 bits behind the point" in hard.summary()
         assert hard.macs == sum(row.macs for row in hard.rows()) > 0
         assert sum(row.weights for row in hard.rows()) == sum(
             module.weight.numel() for module in net.modules() if isinstance(module, nn.Linear | nn.Conv2d)
@@ -265,7 +267,7 @@ def test_verify_runs_what_takes_real_sums_and_says_why_the_rest_does_not() -> No
 
 def test_bits_behind_the_point_give_way_to_large_sums_and_beyond_them_freezing_names_the_layer() -> None:
     net, data = network("wu2023 bi-real")
-    scales = []
+    points = []
     for gain in (1.0, 1e5, 1e9):
         with torch.no_grad():
             net[1].weight.mul_(gain)
@@ -274,10 +276,13 @@ def test_bits_behind_the_point_give_way_to_large_sums_and_beyond_them_freezing_n
                 hs.freeze(net, calibrate=data.train)
         else:
             hard = hs.freeze(net, calibrate=data.train)
-            scales.append(hard.scale)
-            ends = [np.abs(out).max() for _, out in hard.every(rows(data))]
-            assert max(ends) < 2**31
-    assert scales[0] == 2.0**-16 < scales[1]
+            assert hard.rounding is not None
+            points.append(hard.rounding.point)
+            reach = [
+                np.abs(out).max() for layer, out in hard.every(rows(data)) if isinstance(layer, Residual | Rescaled)
+            ]
+            assert max(reach) < 2**31
+    assert points[0] == 16 > points[1] > 0
 
 
 def test_module_without_an_integer_form_on_sums_is_named() -> None:

@@ -6,7 +6,7 @@ A draft makes a layer for any number of bits behind the point, so that the fines
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import ceil, log2
 
 import numpy as np
@@ -21,6 +21,7 @@ from hardstep.step import Sign, Staircase, Step
 __all__ = [
     "BeyondError",
     "Draft",
+    "Linear",
     "bent",
     "clip",
     "codes",
@@ -51,13 +52,14 @@ def made(drafts: Iterable[tuple[str, Draft]], bits: int, ends: Ends) -> tuple[tu
     Raises
     ------
     BeyondError
-        If a number could leave 32 bits, or a sum of products the 53 in which NumPy is exact.
+        If a number could leave 32 bits, or a total or sum of products the 53 in which NumPy is exact.
     """
     layers: list[Layer] = []
     for name, draft in drafts:
         try:
             layer, ends = draft(bits, ends)
-            _check(max(-float(ends[0].min()), float(ends[1].max())), LIMIT)
+            total = isinstance(layer, Flatten) or (isinstance(layer, Windows) and layer.total)
+            _check(max(-float(ends[0].min()), float(ends[1].max())), EXACT if total else LIMIT)
         except _ReachError as error:
             raise BeyondError(
                 f"layer {name!r} cannot be frozen: a sum could reach {error.args[0]}, beyond {error.args[1]}, with "
@@ -99,39 +101,63 @@ def threshold(module: Step | Sign | Staircase, knee: NDArray[np.float64]) -> Dra
     return draft
 
 
-def linear(affine: Affine, encoding: Encoding, weight_bits: int, *, of_sums: bool) -> tuple[Rescaled, Draft]:
-    """Return a linear layer that gives its plain sums, and the draft of it in fixed point."""
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """The draft of a linear layer: its plain sums, and what they are worth.
+
+    Parameters
+    ----------
+    plain
+        The layer, its sums not rescaled.
+    gain, shift
+        What comes out is gain acc + shift, (k,).
+    rectified
+        Gain behind a ReLU, of which the sign counts, and what 0 became there.
+    of_sums
+        Whether it reads sums in fixed point, not codes.
+    coarser
+        How many bits behind the point fewer it gives than it reads.
+    """
+
+    plain: Rescaled
+    gain: NDArray[np.float64]
+    shift: NDArray[np.float64]
+    rectified: tuple[NDArray[np.float64], NDArray[np.float64]] | None
+    of_sums: bool
+    coarser: int = 0
+
+    def __call__(self, bits: int, ends: Ends) -> tuple[Layer, Ends]:
+        """Make the layer: step 2^shift is a multiplier of up to 31 bits, so that no product leaves 63."""
+        unit = 2.0 ** (bits - self.coarser)
+        low, high = self.plain.sums(*ends)
+        reach = np.maximum(np.abs(low), np.abs(high))
+        _check(float(reach.max()), EXACT)
+        step = np.where(reach == 0, 0.0, self.gain * (2.0**-self.coarser if self.of_sums else unit))
+        peak = float((np.abs(step) * reach + np.abs(self.shift) * unit).max())
+        _check(peak, LIMIT)
+        largest = float(np.abs(step).max())
+        room = (60, 61 - ceil(log2(max(peak, 1.0))), 30 - ceil(log2(largest)) if largest else 60)
+        shift = max(0, min(room))
+        multiplier, offset = (np.rint(a * 2.0**shift).astype(np.int64) for a in (step, self.shift * unit))
+        layer = replace(self.plain, multiplier=multiplier, offset=offset + (1 << shift >> 1), shift=shift)
+        if self.rectified is not None:
+            sign, ground = self.rectified[0], np.rint(self.rectified[1] * unit)
+            _check(float(np.abs(ground).max()), LIMIT)
+            sides = np.where(sign < 0, -LIMIT, ground), np.where(sign < 0, ground, LIMIT)
+            layer = replace(layer, bounds=np.stack(sides, axis=1).astype(np.int64))
+        return layer, layer.ends(*ends)
+
+
+def linear(affine: Affine, encoding: Encoding, weight_bits: int, *, of_sums: bool) -> Linear:
+    """Round the weights of a linear layer and draft it."""
     units = len(affine.weight)
     rows, scale = whole_rows(affine.weight.reshape(units, -1), weight_bits)
-    gain = affine.gain * scale
     ones, zeros = np.ones(units, np.int64), np.zeros(units, np.int64)
     plain = Rescaled(rows.reshape(affine.weight.shape), ones, zeros, 0, encoding=encoding)
     if isinstance(affine.module, nn.Conv2d):
         stride, padding = affine.module.stride, affine.module.padding
         plain = replace(plain, stride=(stride[0], stride[1]), padding=(int(padding[0]), int(padding[1])))
-
-    def draft(bits: int, ends: Ends) -> tuple[Layer, Ends]:
-        unit = 2.0**bits
-        low, high = plain.sums(*ends)
-        reach = np.maximum(np.abs(low), np.abs(high))
-        _check(float(reach.max()), EXACT)
-        step = np.where(reach == 0, 0.0, gain * (1.0 if of_sums else unit))
-        peak = float((np.abs(step) * reach + np.abs(affine.shift) * unit).max())
-        _check(peak, LIMIT)
-        largest = float(np.abs(step).max())
-        room = (60, 61 - ceil(log2(max(peak, 1.0))), 30 - ceil(log2(largest)) if largest else 60)
-        shift = max(0, min(room))
-        multiplier, offset = (np.rint(a * 2.0**shift).astype(np.int64) for a in (step, affine.shift * unit))
-        bounds = None
-        if affine.rectified is not None:
-            sign, ground = affine.rectified[0], np.rint(affine.rectified[1] * unit)
-            _check(float(np.abs(ground).max()), LIMIT)
-            sides = np.where(sign < 0, -LIMIT, ground), np.where(sign < 0, ground, LIMIT)
-            bounds = np.stack(sides, axis=1).astype(np.int64)
-        layer = replace(plain, multiplier=multiplier, offset=offset + (1 << shift >> 1), shift=shift, bounds=bounds)
-        return layer, layer.ends(*ends)
-
-    return plain, draft
+    return Linear(plain, affine.gain * scale, affine.shift, affine.rectified, of_sums)
 
 
 def bent(knee: NDArray[np.float64], slope: NDArray[np.float64], lift: NDArray[np.float64]) -> Draft:

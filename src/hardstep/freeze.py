@@ -40,7 +40,7 @@ def freeze(net: nn.Module, *, calibrate: Part, weight_bits: int = 8) -> HardNet:
     one number.
 
     Residual networks whose sums stay real (`RealSums`) carry whole numbers S from block to block, x about S 2^-f with
-    one f a network, the largest up to 16 with which every number provably fits 32 bits (`HardNet.summary` says it).
+    one f a network, the largest up to 16 with which every number provably fits 32 bits (`Rounding.point`).
     What a convolution adds is rounded once, so with n of them so far, the same steps and the rounded weights, S 2^-f
     is off by n 2^-(f+1), and a little for gains of 31 bits. Where gains and constants are whole multiples of 2^-f
     nothing is rounded.
@@ -82,8 +82,9 @@ def freeze(net: nn.Module, *, calibrate: Part, weight_bits: int = 8) -> HardNet:
     grid = Grid.around(x) if calibrate.grid is None else calibrate.grid
     builder = Builder(weight_bits, x.shape[1:], Encoding(np.array(1), grid.zero), grid.scale)
     if any(isinstance(module, RealBlock) for module in net.modules()):
-        hard = HardNet(x.shape[1:], grid, *freeze_sums(net, builder))
-        return replace(hard, rounding=_sum_rounding(net, hard, x))
+        layers, scale, point = freeze_sums(net, builder)
+        hard = HardNet(x.shape[1:], grid, layers, scale)
+        return replace(hard, rounding=replace(_sum_rounding(net, hard, x), point=point))
     for name, module in leaves(net):
         builder.add(name, module)
     hard = HardNet(x.shape[1:], grid, *builder.finish())

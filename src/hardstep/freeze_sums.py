@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,27 +15,28 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from hardstep.blocks import Padded
 from hardstep.chain import leaves
-from hardstep.fixed_point import BeyondError, Draft, bent, clip, codes, kept, linear, made, residual, threshold
+from hardstep.fixed_point import BeyondError, Draft, Linear, bent, clip, codes, kept, linear, made, residual, threshold
 from hardstep.folding import Builder, as_array, gain_and_shift, refusal
 from hardstep.hard_layers import Encoding, Flatten, Layer
-from hardstep.hard_sums import Carried, Rescaled, Windows
+from hardstep.hard_sums import Carried, Windows
 from hardstep.layers import Shift
 from hardstep.nets.sums import RealBlock
 from hardstep.step import Sign, Staircase, Step
 
 __all__ = ["FINEST", "freeze_sums"]
 
+T = TypeVar("T")
 FINEST = 16  # bits behind the point: below them float32 sums of everyday size are rounding themselves
 
 
-def freeze_sums(net: nn.Module, builder: Builder) -> tuple[tuple[Layer, ...], float]:
-    """Return the layers of a network with real sums, the read-out last, and the value of one unit of its scores.
+def freeze_sums(net: nn.Module, builder: Builder) -> tuple[tuple[Layer, ...], float, int]:
+    """Return layers, the read-out last, the value of one unit of the scores, and f, of a network with real sums.
 
     A sum x becomes a whole number S, about x 2^f. f is the same in the whole network, so that shortcuts add without a
     product; it is the largest up to 16 with which every number provably fits 32 bits. What a convolution adds is the
     exact sum acc of its rounded weights times its gain, rounded once: it is off by at most half a unit, and another
     (|acc| + 1)/2^(shift + 1) by the rounding of multiplier and constant. Nothing is rounded where gains and constants
-    are whole multiples of 2^-f, as with `Libra` and no normalisation.
+    are whole multiples of 2^-f, as with `Libra` and no normalisation. Scores get fewer bits where they need to.
 
     Parameters
     ----------
@@ -48,17 +49,22 @@ def freeze_sums(net: nn.Module, builder: Builder) -> tuple[tuple[Layer, ...], fl
         If a layer cannot be frozen, or a sum does not fit 32 bits even with f = 0; the layer is named.
     """
     ends = codes(builder.shape[0], builder.top)
-    drafts = _Reader(builder, builder.shape).way(leaves(net))
-    for bits in reversed(range(FINEST + 1)):
-        try:
-            layers, _ = made(drafts, bits, ends)
-            break
-        except BeyondError:
-            if not bits:
-                raise
-    if not isinstance(layers[-1], Rescaled) or layers[-1].weight.ndim != 2:
+    *drafts, (name, last) = _Reader(builder, builder.shape).way(leaves(net))
+    if not isinstance(last, Linear) or last.plain.weight.ndim != 2:
         raise ValueError("the network must end in a linear read-out (nn.Linear after the last step); append one")
-    return layers, 2.0**-bits
+    bits, (layers, given) = _finest(FINEST, lambda bits: made(drafts, bits, ends))
+    fewer, (readout, _) = _finest(bits, lambda fewer: made([(name, replace(last, coarser=bits - fewer))], bits, given))
+    return (*layers, *readout), 2.0**-fewer, bits
+
+
+def _finest(most: int, make: Callable[[int], T]) -> tuple[int, T]:
+    """Return the largest number of bits, `most` at most, with which everything fits, and what is made with it."""
+    for bits in range(most, 0, -1):
+        try:
+            return bits, make(bits)
+        except BeyondError:
+            continue
+    return 0, make(0)
 
 
 @dataclass
@@ -125,9 +131,9 @@ class _Reader:
         for layer in builder.layers:
             self.drafts.append((affine.name, kept(layer, prod(shape[1:]))))
             shape = layer.out_shape(shape)
-        plain, draft = linear(affine, builder.encoding, builder.weight_bits, of_sums=self.of_sums)
+        draft = linear(affine, builder.encoding, builder.weight_bits, of_sums=self.of_sums)
         self.drafts.append((affine.name, draft))
-        builder.layers, builder.affine, builder.shape = [], None, plain.out_shape(builder.shape)
+        builder.layers, builder.affine, builder.shape = [], None, draft.plain.out_shape(builder.shape)
         self.on_sums, self.of_sums = True, False
 
     def _bend(self, name: str) -> None:

@@ -49,20 +49,22 @@ class Rounding:
     """What freezing changed on the calibration rows, against the float network.
 
     Step outputs are counted where the next layer reads them, after pooling; predictions are arg-maxima
-    (0 of 0 for regression).
+    (0 of 0 for regression). Where sums stay real, `point` is the number of their bits behind the point.
     """
 
     rows: int
     step_outputs: int
     steps_changed: int
     predictions_changed: int
+    point: int | None = None
 
     def __str__(self) -> str:
         share = self.steps_changed / max(self.step_outputs, 1)
-        return (
+        counts = (
             f"{self.steps_changed} of {self.step_outputs} step outputs ({share:.3%}) and "
             f"{self.predictions_changed} of {self.rows} predictions changed by rounding"
         )
+        return counts if self.point is None else f"{counts}; real sums have {self.point} of 32 bits behind the point"
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,8 +193,6 @@ class HardNet:
         weights, others = sum(row.weights for row in rows), sum(row.numbers for row in rows)
         text.append(f"total: {self.nbytes:,} bytes, {self.macs:,} MACs a sample")
         text.append(f"as int8: {weights + 4 * others:,} bytes, as float32: {4 * (weights + others):,} bytes")
-        if any(isinstance(layer, Rescaled) for layer in self.layers):
-            text.append(f"real sums in fixed point: {-int(np.log2(self.scale))} bits behind the point, 32 in all")
         if self.rounding is not None:
             text.append(str(self.rounding))
         return "\n".join(text)
