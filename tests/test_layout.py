@@ -48,7 +48,7 @@ ALLOWED = {
     "hardnet": {"grid", "hard_layers", "hard_sums", "storage"},
     "simplify": {"hard_layers", "hardnet"},
     "fold": {"hard_layers", "hardnet", "simplify"},
-    "lowered": {"hard_layers", "hardnet"},
+    "lowered": {"hard_layers", "hard_sums", "hardnet"},
     "engine": {"export", "hard_layers", "hardnet", "lowered"},
     "export": {"export", "bits", "hard_layers", "hard_sums", "hardnet", "lowered", "storage", "version"},
     "verify": {"bits", "engine", "export", "hard_layers", "hardnet"},

@@ -43,7 +43,8 @@ def freeze(net: nn.Module, *, calibrate: Part, weight_bits: int = 8) -> HardNet:
     one f a network, the largest up to 16 with which every number provably fits 32 bits (`Rounding.point`).
     What a convolution adds is rounded once, so with n of them so far, the same steps and the rounded weights, S 2^-f
     is off by n 2^-(f+1), and a little for gains of 31 bits. Where gains and constants are whole multiples of 2^-f
-    nothing is rounded.
+    nothing is rounded. Only the first layer, shortcuts and the read-out of the published ones have real weights, few
+    but read by all blocks: take `weight_bits=16`.
 
     Parameters
     ----------
