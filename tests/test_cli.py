@@ -51,10 +51,13 @@ def test_train_prints_one_table_and_fills_the_run_folder(capsys: pytest.CaptureF
 
 
 def test_network_without_an_integer_form_is_trained_and_kept(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = ("--net", "res-net20", "--net.channels", "2", "2", "2", "--net.sums", "real-sums")
-    status, out, _ = run(capsys, "train", *network, "--sweeps", "1", "--no-progress", "--name", "real")
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("layer '0' cannot be frozen")
+
+    monkeypatch.setattr(cli, "freeze", refuse)
+    status, out, _ = run(capsys, "train", *SMALL, "--name", "real")
     assert status == 0
     assert "not frozen: layer" in out and "float test" in out and "frozen test" not in out
     files = {path.name for path in (tmp_path / "runs" / "real").iterdir()}
@@ -62,6 +65,18 @@ def test_network_without_an_integer_form_is_trained_and_kept(
     status, _, err = run(capsys, "summary", "runs/real")
     assert status == 2
     assert "runs/real holds a trained network that is not frozen" in err
+
+
+def test_network_with_real_sums_is_trained_frozen_and_verified(capsys: pytest.CaptureFixture[str]) -> None:
+    network = ("--net", "res-net20", "--net.channels", "2", "2", "2", "--net.sums", "real-sums")
+    status, out, _ = run(capsys, "train", *network, "--sweeps", "1", "--no-progress", "--name", "real")
+    assert status == 0
+    assert "frozen test" in out
+    status, out, _ = run(capsys, "summary", "runs/real")
+    assert status == 0
+    assert "real sums have 16 of 32 bits behind the point" in out and "run by the NumPy reference" in out
+    status, out, _ = run(capsys, "verify", "runs/real")
+    assert status == 0, out
 
 
 def test_certify_writes_certificates_that_are_checked_from_their_files(

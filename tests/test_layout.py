@@ -19,7 +19,8 @@ every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.re
 # module -> what it may import from the package; a folder stands for its files
 LEFT = {"step", "rules", "losses", "penalties", "cardinality", "group_penalties", "closed_form", "target_rule"}
 RIGHT = {
-    *("storage", "grid", "formats", "bits", "hard_layers", "hardnet", "simplify", "fold", "lowered"),
+    *("storage", "grid", "formats", "bits", "hard_values", "hard_sums", "hard_layers", "hardnet", "simplify"),
+    *("fold", "lowered"),
     *("engine", "export", "verify", "certify", "convex", "version"),
 }
 ALLOWED = {
@@ -41,13 +42,15 @@ ALLOWED = {
     "relaxed_splitting": {"no_overlap", "penalties"},
     "splitting_bounds": {"no_overlap", "relaxed_splitting"},
     "bits": set(),
-    "hard_layers": {"bits"},
-    "hardnet": {"grid", "hard_layers", "storage"},
+    "hard_values": set(),
+    "hard_sums": {"hard_values"},
+    "hard_layers": {"bits", "hard_sums", "hard_values"},
+    "hardnet": {"grid", "hard_layers", "hard_sums", "storage"},
     "simplify": {"hard_layers", "hardnet"},
     "fold": {"hard_layers", "hardnet", "simplify"},
-    "lowered": {"hard_layers", "hardnet"},
+    "lowered": {"hard_layers", "hard_sums", "hardnet"},
     "engine": {"export", "hard_layers", "hardnet", "lowered"},
-    "export": {"export", "bits", "hard_layers", "hardnet", "lowered", "storage", "version"},
+    "export": {"export", "bits", "hard_layers", "hard_sums", "hardnet", "lowered", "storage", "version"},
     "verify": {"bits", "engine", "export", "hard_layers", "hardnet"},
     "certify": {"hard_layers", "hardnet", "certify", "convex", "storage"},
     "convex": {"convex", "bits", "export"},
@@ -96,7 +99,15 @@ ALLOWED = {
         *LEFT,
     },
     "shrink": {"chain", "step"},
-    "freeze": {"chain", "grid", "hard_layers", "layers", "parts", "hardnet", "step", "unroll"},
+    "folding": {"hard_layers", "layers", "step"},
+    "fixed_point": {"folding", "hard_layers", "hard_sums", "step"},
+    "freeze_sums": {
+        *("blocks", "chain", "fixed_point", "folding", "hard_layers", "hard_sums", "layers", "nets", "step"),
+    },
+    "freeze": {
+        *("blocks", "chain", "folding", "freeze_sums", "grid", "hard_layers", "hard_sums", "hardnet", "nets", "parts"),
+        *("step", "unroll"),
+    },
     "unroll": {"blocks", "chain", "step"},
     "frames": set(),
     "banks": {"frames"},
@@ -109,8 +120,8 @@ ALLOWED = {
     "proofs": {"certify", "convex", "data", "hardnet", "storage"},
     "svg": set(),
     "compare_run": {
-        *("certify", "data", "diagnostics", "engine", "fit", "freeze", "hard_layers", "hardnet", "methods", "nets"),
-        *("parts", "proofs", "report", "run_folder", "simplify", "storage"),
+        *("certify", "data", "diagnostics", "engine", "fit", "freeze", "hard_layers", "hard_sums", "hardnet"),
+        *("methods", "nets", "parts", "proofs", "report", "run_folder", "simplify", "storage"),
     },
     "compare": {
         *("compare_report", "compare_run", "data", "diagnostics", "fit", "nets", "report", "storage"),

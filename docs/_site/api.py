@@ -104,7 +104,7 @@ TOPICS = (
         "Freezing",
         "From floats to exact integers, and integers that do the same with less.",
         ("freeze", "hardnet", "simplify", "fold"),
-        ("hard_layers", "lowered"),
+        ("hard_layers", "hard_sums", "lowered"),
     ),
     Topic("engine", "Engine", "A frozen network by one call of the C runtime.", ("engine",), ("bits",)),
     Topic(

@@ -17,6 +17,7 @@ from hardstep.data import load
 from hardstep.engine import Engine
 from hardstep.export.c import write_c
 from hardstep.hard_layers import Conv, Dense
+from hardstep.hard_sums import Rescaled
 from hardstep.hardnet import HardNet
 from hardstep.parts import batches
 from hardstep.run_folder import RunFolder
@@ -178,14 +179,14 @@ def sizes(*nets: HardNet) -> str:
         return f"{name}: {values[0]}" + "".join(f" before, {value} after" for value in values[1:])
 
     lines = [line("bytes", [f"{net.nbytes:,}" for net in nets]), line("MACs", [f"{net.macs:,}" for net in nets])]
-    for i, layers in enumerate(zip(*(net.layers for net in nets), strict=True)):
-        maps = [layer for layer in layers if isinstance(layer, Dense | Conv)]
+    for i, layers in enumerate(zip(*(net.parts() for net in nets), strict=True)):
+        maps = [layer for layer in layers if isinstance(layer, Dense | Conv | Rescaled)]
         if maps:
             lines.append(line(f"  layer {i}", [f"{len(layer.weight):,} units, {zeros(layer)}" for layer in maps]))
     return "\n".join(lines)
 
 
-def zeros(layer: Dense | Conv) -> str:
+def zeros(layer: Dense | Conv | Rescaled) -> str:
     """Return which shares of the weights of a layer, and of their words, are 0."""
     rows = np.moveaxis(layer.weight, 1, -1).reshape(len(layer.weight), -1) != 0
     words = np.logical_or.reduceat(rows, np.arange(0, rows.shape[1], WORD), axis=1)

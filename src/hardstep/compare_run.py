@@ -25,6 +25,7 @@ from hardstep.engine import Engine
 from hardstep.fit import CHECKPOINT, Method, fit, score
 from hardstep.freeze import as_torch, freeze
 from hardstep.hard_layers import Conv, Dense
+from hardstep.hard_sums import Rescaled
 from hardstep.hardnet import HardNet
 from hardstep.methods.gradient import GradientDescent
 from hardstep.nets import mlp
@@ -182,7 +183,7 @@ def _trained(task: Task, name: str, method: Method[Any], seed: int, folder: Path
         figures["dead"] = dead_rates(net, data.val or data.train).dead
     except ValueError as error:
         return Run(name, seed, repr(method), figures, (), report, f"trained, but not frozen: {error}")
-    weights = [layer.weight for layer in hard.layers if isinstance(layer, Dense | Conv)]
+    weights = [layer.weight for layer in hard.parts() if isinstance(layer, Dense | Conv | Rescaled)]
     zeros = sum(int((weight == 0).sum()) for weight in weights)
     figures |= {
         "frozen": score(as_torch(hard), part),

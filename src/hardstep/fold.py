@@ -71,6 +71,7 @@ def fold_constants(net: HardNet, probe: NDArray[Any] | None = None) -> tuple[Har
     >>> len(small.layers[1].weight) + len(folded), bool((small(zeros) == hard(zeros)).all())
     (32, True)
     """
+    net.check_codes("fold_constants")
     layers, folded = list(net.layers), []
     for i, (low, high) in enumerate(extremes(net) if probe is None else _seen(net, probe)):
         layer = layers[i]

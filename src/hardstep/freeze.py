@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 
+from hardstep.blocks import Activation
 from hardstep.chain import leaves
+from hardstep.folding import Builder, as_array
+from hardstep.freeze_sums import freeze_sums
 from hardstep.grid import Grid
-from hardstep.hard_layers import Conv, Dense, Encoding, Flatten, Layer, Pool
+from hardstep.hard_layers import Conv, Dense, Encoding
+from hardstep.hard_sums import Threshold
 from hardstep.hardnet import HardNet, Rounding
-from hardstep.layers import Shift
+from hardstep.nets.sums import RealBlock
 from hardstep.parts import Part
 from hardstep.step import Sign, Staircase, Step
 from hardstep.unroll import unroll
@@ -25,8 +27,6 @@ from hardstep.unroll import unroll
 __all__ = ["as_torch", "check_bits", "freeze"]
 
 ROWS = 10_000  # calibration rows that are looked at
-LIMIT = 2**31 - 1  # sums must fit the engine's int32
-SHRINK = np.linspace(1.0, 0.5, 26)  # candidate scales of a row, as shares of the one that clips nothing
 
 
 def freeze(net: nn.Module, *, calibrate: Part, weight_bits: int = 8) -> HardNet:
@@ -39,6 +39,13 @@ def freeze(net: nn.Module, *, calibrate: Part, weight_bits: int = 8) -> HardNet:
     of steps becomes two layers and its sum one sum of integers (`unroll`), exact where both ways are whole multiples of
     one number.
 
+    Residual networks whose sums stay real (`RealSums`) carry whole numbers S from block to block, x about S 2^-f with
+    one f a network, the largest up to 16 with which every number provably fits 32 bits (`Rounding.point`).
+    What a convolution adds is rounded once, so with n of them so far, the same steps and the rounded weights, S 2^-f
+    is off by n 2^-(f+1), and a little for gains of 31 bits. Where gains and constants are whole multiples of 2^-f
+    nothing is rounded. Only the first layer, shortcuts and the read-out of the published ones have real weights, few
+    but read by all blocks: take `weight_bits=16`.
+
     Parameters
     ----------
     calibrate
@@ -50,7 +57,8 @@ def freeze(net: nn.Module, *, calibrate: Part, weight_bits: int = 8) -> HardNet:
     Raises
     ------
     ValueError
-        If the network has no step, or a layer cannot be frozen: the error names it and says what can be.
+        If the network has no step, or a layer cannot be frozen, or real sums do not fit 32 bits: the error names
+        the layer and says what can be done.
 
     References
     ----------
@@ -69,15 +77,18 @@ def freeze(net: nn.Module, *, calibrate: Part, weight_bits: int = 8) -> HardNet:
         raise ValueError("the network has no step, so nothing can become bits; put hardstep.Step() between its layers")
     rows = np.unique(np.linspace(0, len(calibrate) - 1, min(ROWS, len(calibrate))).astype(int))
     x = np.concatenate(
-        [_numpy(calibrate.take(chunk.tolist())[0]) for chunk in np.array_split(rows, -(-len(rows) // 1000))]
+        [as_array(calibrate.take(chunk.tolist())[0]) for chunk in np.array_split(rows, -(-len(rows) // 1000))]
     )
     net = unroll(net, x.shape[1:])
     grid = Grid.around(x) if calibrate.grid is None else calibrate.grid
-    builder = _Builder(weight_bits, x.shape[1:], Encoding(np.array(1), grid.zero), grid.scale)
+    builder = Builder(weight_bits, x.shape[1:], Encoding(np.array(1), grid.zero), grid.scale)
+    if any(isinstance(module, RealBlock) for module in net.modules()):
+        layers, scale, point = freeze_sums(net, builder)
+        hard = HardNet(x.shape[1:], grid, layers, scale)
+        return replace(hard, rounding=replace(_sum_rounding(net, hard, x), point=point))
     for name, module in leaves(net):
         builder.add(name, module)
-    layers, scale = builder.finish()
-    hard = HardNet(x.shape[1:], grid, layers, scale)
+    hard = HardNet(x.shape[1:], grid, *builder.finish())
     return replace(hard, rounding=_rounding(net, hard, x, builder.units))
 
 
@@ -92,262 +103,66 @@ def check_bits(weight_bits: int) -> None:
         raise ValueError(f"weight_bits must be 2 to 16, got {weight_bits}; binary weights are found and kept as 1 bit")
 
 
-@dataclass
-class _Affine:
-    """A linear map on its way to its threshold: sums, then gain * sum + shift, pooling in between."""
-
-    name: str
-    module: nn.Linear | nn.Conv2d
-    weight: NDArray[np.float64]  # on integer values
-    gain: NDArray[np.float64]
-    shift: NDArray[np.float64]
-    pools: list[Pool] = field(default_factory=list)
-    gain_after_pool: NDArray[np.float64] | None = None
-    rectified: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None  # gain behind a ReLU, what 0 became there
-
-    def rescale(self, gain: NDArray[np.float64], shift: NDArray[np.float64]) -> None:
-        self.gain, self.shift = self.gain * gain, self.shift * gain + shift
-        if self.gain_after_pool is not None:
-            self.gain_after_pool = self.gain_after_pool * gain
-        if self.rectified is not None:
-            self.rectified = self.rectified[0] * gain, self.rectified[1] * gain + shift
-
-    def constant(self, levels: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Return, by unit and level, whether the output is constant whatever the sum, and whether it then fires."""
-        still = np.broadcast_to((self.gain == 0)[:, None], (len(self.gain), len(levels)))
-        if self.rectified is None:
-            return still, self.shift[:, None] > levels
-        gain, ground = self.rectified  # out = max(z, 0) gain + ground stays on one side of the ground
-        value = np.where(gain > 0, np.maximum(self.shift, ground), np.minimum(self.shift, ground))
-        fires = ground[:, None] > levels
-        ends = np.where((gain > 0)[:, None], fires, ~fires)
-        return still | ends, np.where(still, value[:, None] > levels, fires)
-
-
-@dataclass
-class _Builder:
-    """Reads a network from its input on: what stands between two thresholds becomes one integer layer."""
-
-    weight_bits: int
-    shape: tuple[int, ...]
-    encoding: Encoding
-    scale: Any  # real value of one unit of the integer values
-    top: int = 255  # the largest code
-    layers: list[Layer] = field(default_factory=list)
-    units: list[Any] = field(default_factory=list)  # the scale as each layer with weights saw it
-    affine: _Affine | None = None
-
-    def add(self, name: str, module: nn.Module) -> None:
-        """Take the next module."""
-        if isinstance(module, _DropoutNd | nn.Identity):
-            return
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            self._start(name, module)
-        elif isinstance(module, _BatchNorm):
-            self._normalise(name, module)
-        elif isinstance(module, nn.MaxPool2d):
-            self._pool(name, module)
-        elif isinstance(module, Shift) and self.affine is not None:
-            self.affine.rescale(np.ones(len(self.affine.gain)), -_numpy(module.threshold).astype(np.float64))
-        elif isinstance(module, nn.ReLU) and self.affine is not None and self.affine.rectified is None:
-            self.affine.rectified = np.ones_like(self.affine.gain), np.zeros_like(self.affine.gain)
-        elif isinstance(module, Step | Sign | Staircase):
-            self._threshold(name, module)
-        elif isinstance(module, nn.Flatten) and self.affine is None:
-            if isinstance(self.scale, np.ndarray) and self.scale.ndim:
-                self.scale = np.broadcast_to(self.scale, self.shape).reshape(-1)
-            self.encoding = self.encoding.flat(self.shape)
-            self._emit(Flatten())
-        else:
-            raise _refusal(name, module, "there is no integer form of it here")
-
-    def finish(self) -> tuple[tuple[Layer, ...], float]:
-        """Return all layers, the read-out last, and the value of one unit of its scores."""
-        last = self.affine
-        if last is None or not isinstance(last.module, nn.Linear) or last.pools or last.rectified is not None:
-            raise ValueError("the network must end in a linear read-out (nn.Linear after the last step); append one")
-        weight = last.weight * last.gain[:, None]
-        whole, scale = _integers(weight.reshape(1, -1), self.weight_bits)
-        weight_int, unit = whole.reshape(weight.shape), float(scale[0])
-        bias = np.rint(last.shift / unit).astype(np.int64)
-        self._bound(last, weight_int, np.abs(bias))
-        self._emit(Dense(weight_int, None, self.encoding, bias))
-        return tuple(self.layers), unit
-
-    def _emit(self, layer: Layer) -> None:
-        self.layers.append(layer)
-        self.shape = layer.out_shape(self.shape)
-
-    def _start(self, name: str, module: nn.Linear | nn.Conv2d) -> None:
-        if self.affine is not None and self.affine.rectified is not None:
-            raise _refusal(name, module, f"only a ReLU stands between it and {self.affine.name}; put a step there")
-        if self.affine is not None:
-            raise _refusal(name, module, f"no step stands between it and {self.affine.name}; merge the two or add one")
-        if isinstance(module, nn.Conv2d) and (
-            module.groups != 1
-            or set(module.dilation) != {1}
-            or module.padding_mode != "zeros"
-            or isinstance(module.padding, str)
-        ):
-            raise _refusal(name, module, "only plain convolutions with zero padding given in numbers are supported")
-        if isinstance(module, nn.Linear) and len(self.shape) != 1:
-            raise _refusal(name, module, f"its input has shape {self.shape}; put nn.Flatten() before it")
-        weight = _numpy(module.weight).astype(np.float64) * np.asarray(self.scale)
-        units = len(weight)
-        bias = np.zeros(units) if module.bias is None else _numpy(module.bias).astype(np.float64)
-        if isinstance(module, nn.Linear) and not self.units:
-            # the zero of the inputs becomes part of the bias before weights are rounded, so that features far
-            # from 0 do not multiply the rounding; a convolution keeps it, since its padding is the value 0
-            bias = bias - (weight * self.encoding.zero).sum(axis=1)
-            self.encoding = Encoding()
-        self.affine = _Affine(name, module, weight, np.ones(units), bias)
-        self.units.append(self.scale)
-
-    def _normalise(self, name: str, module: _BatchNorm) -> None:
-        if self.affine is None:
-            raise _refusal(name, module, "it must follow a linear or convolution layer, before the step")
-        if module.running_mean is None or module.running_var is None:
-            raise _refusal(name, module, "it keeps no running statistics; build it with track_running_stats=True")
-        mean, variance = (_numpy(a).astype(np.float64) for a in (module.running_mean, module.running_var))
-        gain = 1 / np.sqrt(variance + module.eps)
-        offset = np.zeros_like(gain)
-        if module.affine:
-            gain, offset = gain * _numpy(module.weight), _numpy(module.bias).astype(np.float64)
-        self.affine.rescale(gain, offset - mean * gain)
-
-    def _pool(self, name: str, module: nn.MaxPool2d) -> None:
-        size, stride, padding, dilation = (
-            (a, a) if isinstance(a, int) else tuple(a)
-            for a in (module.kernel_size, module.stride, module.padding, module.dilation)
-        )
-        if padding != (0, 0) or dilation != (1, 1) or module.ceil_mode or len(self.shape) != 3:
-            raise _refusal(name, module, "only 2-d pooling without padding, dilation and ceil_mode is supported")
-        pool = Pool((size[0], size[1]), (stride[0], stride[1]))
-        if self.affine is None:
-            if (self.encoding.gain < 0).any() or not self.layers:
-                raise _refusal(name, module, "pool before the step, or after it without a pool before")
-            self._emit(pool)
-            return
-        if self.affine.gain_after_pool is not None and (self.affine.gain_after_pool < 0).any():
-            raise _refusal(name, module, "two poolings with a negative normalisation gain between them")
-        self.affine.pools.append(pool)
-        self.affine.gain_after_pool = np.ones_like(self.affine.gain)
-
-    def _threshold(self, name: str, module: Step | Sign | Staircase) -> None:
-        affine = self.affine
-        if affine is None:
-            raise _refusal(name, module, "a step must follow a linear or convolution layer")
-        levels = np.array(module.thresholds if isinstance(module, Staircase) else (0.0,))
-        units = len(affine.weight)
-        rows, scale = _integers(affine.weight.reshape(units, -1), self.weight_bits)
-        # gain (scale acc) + shift > level  <=>  +-acc > (level - shift)/(|gain| scale), the sign that of the gain
-        direction = np.where(affine.gain < 0, -1, 1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            threshold = np.floor((levels - affine.shift[:, None]) / (np.abs(affine.gain) * scale)[:, None])
-        weight = rows * direction[:, None]
-        # pooling took the maximum before a negative gain: that is the AND of the bits, the OR of their complements
-        flipped = np.zeros(units, bool) if affine.gain_after_pool is None else affine.gain_after_pool < 0
-        weight[flipped] *= -1
-        reach = self._bound(affine, weight.reshape(affine.weight.shape), np.zeros(units, np.int64))[:, None]
-        constant, fires = affine.constant(levels)
-        threshold[constant] = np.where(fires, -np.inf, np.inf)[constant]
-        threshold[flipped] = -threshold[flipped, ::-1] - 1
-        threshold = np.clip(threshold, -reach - 1, reach).astype(np.int64)
-        weight = weight.reshape(affine.weight.shape)
-        if isinstance(affine.module, nn.Conv2d):
-            stride, padding = affine.module.stride, affine.module.padding
-            self._emit(
-                Conv(weight, threshold, self.encoding, (stride[0], stride[1]), (int(padding[0]), int(padding[1])))
-            )
-        else:
-            self._emit(Dense(weight, threshold, self.encoding))
-        for pool in affine.pools:
-            self._emit(pool)
-        self.affine = None
-        self._encode(module, flipped)
-
-    def _encode(self, module: Step | Sign | Staircase, flipped: NDArray[np.bool_]) -> None:
-        """Set what the codes now mean: value = gain * code - zero, complements undone."""
-        top = module.stairs if isinstance(module, Staircase) else 1
-        gain, zero = (2, 1) if isinstance(module, Sign) else (1, 0)
-        self.scale, self.top = 1 / top, top
-        self.encoding = Encoding(np.array(gain), np.array(zero))
-        if flipped.any():  # gain (top - code) - zero
-            wide = (len(flipped), *[1] * (len(self.shape) - 1))
-            self.encoding = Encoding(
-                np.where(flipped, -gain, gain).reshape(wide), np.where(flipped, zero - gain * top, zero).reshape(wide)
-            )
-
-    def _bound(self, affine: _Affine, weight: NDArray[Any], extra: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the largest |sum| of each unit; refuse what could leave 32 bits."""
-        ends = (np.abs(code * self.encoding.gain - self.encoding.zero) for code in (0, self.top))
-        reach: NDArray[np.int64] = (np.abs(weight.astype(np.int64)) * np.maximum(*ends)).reshape(len(weight), -1).sum(
-            axis=1
-        ) + extra
-        if reach.max() > LIMIT:
-            raise _refusal(
-                affine.name,
-                affine.module,
-                f"a sum over {weight[0].size} inputs could reach {reach.max()}, beyond {LIMIT}",
-            )
-        return reach
-
-
-def _integers(rows: NDArray[np.float64], bits: int) -> tuple[NDArray[np.integer[Any]], NDArray[np.float64]]:
-    """Return whole numbers and a scale for each row, rows ~ scale * whole: exact where it can be, else rounded.
-
-    The exact scale is the largest one that makes a row whole to float32 precision with at most `bits` bits.
-    """
-    top = 2 ** (bits - 1) - 1
-    largest = np.abs(rows).max(axis=1)
-    largest[largest == 0] = 1.0
-    scale = largest / top
-    error = np.full(len(rows), np.inf)
-    for share in SHRINK:
-        trial = largest / top * share
-        whole = np.clip(np.rint(rows / trial[:, None]), -top, top)
-        squared = np.square(rows - whole * trial[:, None]).sum(axis=1)
-        better = squared < error
-        scale[better], error[better] = trial[better], squared[better]
-    undecided = np.arange(len(rows))
-    for steps in range(1, min(top, 127) + 1):
-        trial = largest[undecided] / steps
-        ratio = rows[undecided] / trial[:, None]
-        exact = (np.abs(ratio - np.rint(ratio)) <= steps * 2.0**-22).all(axis=1)
-        scale[undecided[exact]] = trial[exact]
-        undecided = undecided[~exact]
-        if not len(undecided):
-            break
-    whole = np.clip(np.rint(rows / scale[:, None]), -top, top)
-    return whole.astype(np.int8 if bits <= 8 else np.int16), scale
-
-
 def _rounding(net: nn.Module, hard: HardNet, x: NDArray[Any], units: list[Any]) -> Rounding:
     """Count what differs between the float network and the integers, layer inputs and predictions."""
+    maps = [module for module in net.modules() if isinstance(module, nn.Linear | nn.Conv2d)][1:]
+    readers = [layer for layer in hard.layers if isinstance(layer, Dense | Conv)][1:]
+    counts = np.zeros(3, np.int64)
+    for chunk, seen, out in _runs(net, hard, x, maps, lambda module, args, out: as_array(args[0])):
+        codes, scores = _reader_inputs(hard, chunk)
+        for layer, unit, read, wanted in zip(readers, units[1:], codes, seen, strict=True):
+            counts[:2] += wanted.size, (np.abs(layer.encoding.value(read) * unit - wanted) > 1e-3).sum()
+        counts[2] += _others(scores, out)
+    return Rounding(len(x), *counts.tolist())
+
+
+def _sum_rounding(net: nn.Module, hard: HardNet, x: NDArray[Any]) -> Rounding:
+    """Count what differs between a network with real sums and the integers, at its activations, and predictions."""
+    inner = {id(module.step) for module in net.modules() if isinstance(module, Sign | Staircase)}
+    steps = [module for module in net.modules() if isinstance(module, Activation) and id(module) not in inner]
+    counts = np.zeros(3, np.int64)
+    for chunk, seen, out in _runs(net, hard, x, steps, lambda module, args, out: as_array(module.coded(out)[0]), 50):
+        *hidden, (_, scores) = hard.every(chunk)
+        given = [codes for layer, codes in hidden if isinstance(layer, Threshold | Dense | Conv)]
+        for codes, wanted in zip(given, seen, strict=True):
+            counts[:2] += wanted.size, (codes != wanted).sum()
+        counts[2] += _others(scores, out)
+    return Rounding(len(x), *counts.tolist())
+
+
+def _runs(
+    net: nn.Module,
+    hard: HardNet,
+    x: NDArray[Any],
+    watched: Sequence[nn.Module],
+    look: Callable[..., NDArray[Any]],
+    rows: int = 500,
+) -> Iterator[tuple[NDArray[Any], list[NDArray[Any]], NDArray[Any]]]:
+    """Yield so many rows, what is to be looked at where modules run on them, and the outputs of the float network."""
     like = next(net.parameters())  # device and precision
     seen: list[NDArray[Any]] = []
-    maps = [module for module in net.modules() if isinstance(module, nn.Linear | nn.Conv2d)][1:]
-    handles = [m.register_forward_pre_hook(lambda module, args: seen.append(_numpy(args[0]))) for m in maps]
-    readers = [layer for layer in hard.layers if isinstance(layer, Dense | Conv)][1:]
+    handles = [
+        module.register_forward_hook(lambda module, args, out: seen.append(look(module, args, out)))
+        for module in watched
+    ]
     was_training = net.training
     net.eval()
-    outputs = changed = predictions = 0
     try:
-        for chunk in np.array_split(x, -(-len(x) // 500)):
+        for chunk in np.array_split(x, -(-len(x) // rows)):
             seen.clear()
             values = hard.grid.value(chunk) if chunk.dtype == np.uint8 else chunk
             with torch.no_grad():
-                out = _numpy(net(torch.from_numpy(values).to(like)))
-            codes, scores = _reader_inputs(hard, chunk)
-            for layer, unit, read, wanted in zip(readers, units[1:], codes, seen, strict=True):
-                changed += int((np.abs(layer.encoding.value(read) * unit - wanted) > 1e-3).sum())
-                outputs += wanted.size
-            predictions += int((scores.argmax(axis=1) != out.argmax(axis=1)).sum()) if out.shape[1] > 1 else 0
+                out = as_array(net(torch.from_numpy(values).to(like)))
+            yield chunk, seen, out
     finally:
         for handle in handles:
             handle.remove()
         net.train(was_training)
-    return Rounding(len(x), outputs, changed, predictions)
+
+
+def _others(scores: NDArray[np.int64], out: NDArray[Any]) -> int:
+    """Return how many predictions differ; none of a regression."""
+    return int((scores.argmax(axis=1) != out.argmax(axis=1)).sum()) if out.shape[1] > 1 else 0
 
 
 def _reader_inputs(hard: HardNet, x: NDArray[Any]) -> tuple[list[NDArray[Any]], NDArray[np.int64]]:
@@ -355,16 +170,3 @@ def _reader_inputs(hard: HardNet, x: NDArray[Any]) -> tuple[list[NDArray[Any]], 
     *outputs, scores = hard.trace(x)
     reads = [outputs[i - 1] for i, layer in enumerate(hard.layers) if isinstance(layer, Dense | Conv)]
     return reads[1:], scores
-
-
-def _numpy(tensor: torch.Tensor) -> NDArray[Any]:
-    plain = tensor.detach().cpu()
-    return (plain.float() if plain.dtype in (torch.bfloat16, torch.float16) else plain).numpy()
-
-
-def _refusal(name: str, module: nn.Module, why: str) -> ValueError:
-    return ValueError(
-        f"layer {name!r} ({type(module).__name__}) cannot be frozen: {why}. A network to freeze is an nn.Sequential of "
-        "Linear or Conv2d, then MaxPool2d, ReLU, BatchNorm and Shift as wanted, then Step, Sign or Staircase; and "
-        "Flatten, Dropout"
-    )

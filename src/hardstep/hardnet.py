@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,9 @@ from hardstep.grid import Grid
 from hardstep.hard_layers import (
     Conv,
     Dense,
+    Flatten,
     Layer,
+    Pool,
     Product,
     exact_product,
     numbers,
@@ -23,6 +25,7 @@ from hardstep.hard_layers import (
     unpack_layer,
     weight_bits,
 )
+from hardstep.hard_sums import Rescaled, Residual, Stage
 from hardstep.storage import read_arrays, write_arrays
 
 __all__ = ["HardNet", "Rounding", "Row"]
@@ -46,20 +49,22 @@ class Rounding:
     """What freezing changed on the calibration rows, against the float network.
 
     Step outputs are counted where the next layer reads them, after pooling; predictions are arg-maxima
-    (0 of 0 for regression).
+    (0 of 0 for regression). Where sums stay real, `point` is the number of their bits behind the point.
     """
 
     rows: int
     step_outputs: int
     steps_changed: int
     predictions_changed: int
+    point: int | None = None
 
     def __str__(self) -> str:
         share = self.steps_changed / max(self.step_outputs, 1)
-        return (
+        counts = (
             f"{self.steps_changed} of {self.step_outputs} step outputs ({share:.3%}) and "
             f"{self.predictions_changed} of {self.rows} predictions changed by rounding"
         )
+        return counts if self.point is None else f"{counts}; real sums have {self.point} of 32 bits behind the point"
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +78,7 @@ class HardNet:
     grid
         How input numbers become codes.
     layers
-        The layers; the last one is a `Dense` without thresholds.
+        The layers; the last one is a `Dense` without thresholds, or, where sums stay real, a `Rescaled`.
     scale
         Value of one unit of the scores in the float network's outputs.
     rounding
@@ -104,6 +109,18 @@ class HardNet:
             codes = layer.run(codes, product)
             yield codes
 
+    def every(self, x: NDArray[Any]) -> Iterator[tuple[Stage, NDArray[Any]]]:
+        """Yield every layer with its output, those inside residual sums too, in the order in which they run."""
+        codes = self.codes(x)
+        for layer in self.layers:
+            if isinstance(layer, Residual):
+                for inner, out in layer.trace(codes, exact_product):
+                    yield inner, out
+                codes = out
+            else:
+                codes = layer.run(codes, exact_product)
+                yield layer, codes
+
     def codes(self, x: NDArray[Any]) -> NDArray[np.uint8]:
         """Return the input codes of samples.
 
@@ -124,16 +141,33 @@ class HardNet:
 
     def rows(self) -> list[Row]:
         """Return one line per layer."""
-        shape, rows = self.shape, []
-        for layer in self.layers:
-            after = layer.out_shape(shape)
-            weight = layer.weight if isinstance(layer, Dense | Conv) else np.zeros(0, np.int8)
+        rows = []
+        for name, layer, shape in _parts(self.layers, self.shape):
+            weight = layer.weight if isinstance(layer, Dense | Conv | Rescaled) else np.zeros(0, np.int8)
             wide = weight_bits(weight) if weight.size else 0
             count = numbers(layer)
             nbytes = -(-weight.size * wide // 8) + 4 * count
-            rows.append(Row(type(layer).__name__, shape, after, weight.size, wide, count, nbytes, layer.macs(shape)))
-            shape = after
+            after, macs = layer.out_shape(shape), layer.macs(shape)
+            rows.append(Row(name, shape, after, weight.size, wide, count, nbytes, macs))
         return rows
+
+    def parts(self) -> list[Stage]:
+        """Return all layers, those inside residual sums too."""
+        return [layer for _, layer, _ in _parts(self.layers, self.shape)]
+
+    @property
+    def of_codes(self) -> bool:
+        """Whether only codes travel between layers, no real sums in fixed point."""
+        return all(isinstance(layer, Dense | Conv | Pool | Flatten) for layer in self.layers)
+
+    def check_codes(self, who: str) -> None:
+        """Raise ValueError if real sums travel between layers, which `who` does not take."""
+        for i, layer in enumerate(self.layers):
+            if not isinstance(layer, Dense | Conv | Pool | Flatten):
+                raise ValueError(
+                    f"layer {i} ({type(layer).__name__}) computes with real sums in fixed point; {who} reads codes "
+                    "only. NumPy and ONNX run such a network; one with HardSums runs everywhere"
+                )
 
     @property
     def nbytes(self) -> int:
@@ -168,7 +202,7 @@ class HardNet:
         arrays: dict[str, NDArray[Any]] = {"grid.scale": self.grid.scale, "grid.zero": self.grid.zero}
         meta = []
         for i, layer in enumerate(self.layers):
-            meta.append({"kind": type(layer).__name__, **pack_layer(layer, f"{i}.", arrays)})
+            meta.append(pack_layer(layer, f"{i}.", arrays))
         head = {
             "shape": self.shape,
             "scale": self.scale,
@@ -191,6 +225,18 @@ class HardNet:
         layers = tuple(unpack_layer(meta, f"{i}.", arrays) for i, meta in enumerate(head["layers"]))
         grid = Grid(arrays["grid.scale"], arrays["grid.zero"])
         return cls(tuple(head["shape"]), grid, layers, head["scale"], rounding)
+
+
+def _parts(
+    layers: Sequence[Stage], shape: tuple[int, ...], way: str = ""
+) -> Iterator[tuple[str, Stage, tuple[int, ...]]]:
+    """Yield every layer with its name and the shape that it reads, those inside a residual sum before the sum."""
+    for layer in layers:
+        if isinstance(layer, Residual):
+            yield from _parts(layer.body, shape, "body ")
+            yield from _parts(layer.shortcut, shape, "shortcut ")
+        yield way + type(layer).__name__, layer, shape
+        shape = layer.out_shape(shape)
 
 
 def _cell(value: str | int | tuple[int, ...]) -> str:

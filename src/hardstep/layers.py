@@ -185,7 +185,7 @@ def rsign(channels: int, rule: BackwardRule = Clipped()) -> nn.Sequential:  # no
 def rprelu(channels: int) -> nn.Sequential:
     """Make x - u_c + v_c where x > u_c, else b_c (x - u_c) + v_c, all three learned, from 0, 0 and 1/4.
 
-    The second shift holds -v. The output is real: it belongs between residual sums, and `freeze` does not take it.
+    The second shift holds -v. The output is real: it belongs between residual sums (`RealSums`).
 
     References
     ----------

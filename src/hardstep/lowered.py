@@ -11,9 +11,10 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 
 from hardstep.hard_layers import Conv, Dense, Pool, convolve
+from hardstep.hard_sums import Rescaled
 from hardstep.hardnet import HardNet
 
-__all__ = ["Sums", "lower"]
+__all__ = ["Sums", "lower", "lowered_map", "on_codes"]
 
 LIMIT = 2**31 - 1
 
@@ -100,7 +101,8 @@ def lower(net: HardNet) -> tuple[Sums | Pool, ...]:
     Raises
     ------
     ValueError
-        If a sum could leave 32 bits; the layer, the number of its terms and the bound are named.
+        If a sum could leave 32 bits; the layer, the number of its terms and the bound are named. If the network keeps
+        real sums.
 
     Examples
     --------
@@ -110,6 +112,7 @@ def lower(net: HardNet) -> tuple[Sums | Pool, ...]:
     >>> [layer.out_shape for layer in lower(hard)]
     [(32, 1, 1), (10, 1, 1)]
     """
+    net.check_codes("a lowered network (engine, C, QONNX, Verilog, rules)")
     shape = _image(net.shape)
     found: list[Sums | Pool] = []
     top = 255
@@ -121,7 +124,7 @@ def lower(net: HardNet) -> tuple[Sums | Pool, ...]:
         elif isinstance(layer, Dense | Conv):
             if isinstance(layer, Dense) and not found:
                 shape = (layer.weight.shape[1], 1, 1)  # inputs in a row need no positions
-            sums = _sums(f"layer {i}", layer, shape, top)
+            sums = lowered_map(f"layer {i}", layer, shape, top)
             found.append(sums)
             shape, top = sums.out_shape, sums.stairs
     return tuple(found)
@@ -133,9 +136,15 @@ def _image(shape: tuple[int, ...]) -> Shape:
     return channels, height, width
 
 
-def _sums(name: str, layer: Dense | Conv, shape: Shape, top: int) -> Sums:
-    """Return one layer on codes."""
-    dense = isinstance(layer, Dense)
+def on_codes(
+    name: str, layer: Dense | Conv | Rescaled, shape: Shape
+) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[tuple[int, int], tuple[int, int]]]:
+    """Return weights (units, channels, height, width) on codes, what is then to be subtracted, stride and padding.
+
+    sum_d w_d value_d = sum_d w_d gain_d code_d - sum_d w_d zero_d; the last has shape (units, height, width), height
+    and width 1 where all positions share it.
+    """
+    dense = layer.weight.ndim == 2
     kernel = shape if dense else layer.weight.shape[1:]
     gain, zero = (_spread(a, shape, dense=dense) for a in (layer.encoding.gain, layer.encoding.zero))
     if not dense and (gain != gain[:, :1, :1]).any():
@@ -143,10 +152,16 @@ def _sums(name: str, layer: Dense | Conv, shape: Shape, top: int) -> Sums:
     plain = layer.weight.reshape(-1, *kernel).astype(np.int64)
     weight = plain * (gain if dense else gain[:, :1, :1])
     stride, padding = ((1, 1), (0, 0)) if isinstance(layer, Dense) else (layer.stride, layer.padding)
-    moved = convolve(zero[None], plain, stride, padding)[0]  # (units, height, width)
+    moved = convolve(zero[None], plain, stride, padding)[0]
     if (moved == moved[:, :1, :1]).all():
         moved = moved[:, :1, :1]
-    threshold, bias = None, np.zeros(len(plain), np.int64)
+    return weight, moved, (stride, padding)
+
+
+def lowered_map(name: str, layer: Dense | Conv, shape: Shape, top: int) -> Sums:
+    """Return one layer on codes."""
+    weight, moved, (stride, padding) = on_codes(name, layer, shape)
+    threshold, bias = None, np.zeros(len(weight), np.int64)
     if layer.threshold is None:
         bias = (0 if layer.bias is None else layer.bias) - moved[:, 0, 0]
     else:

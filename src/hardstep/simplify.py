@@ -36,6 +36,7 @@ def simplify(net: HardNet) -> HardNet:
     `nbytes` never grows: equal units that would widen the next layer's weights beyond what they save stay. So does
     a constant unit before a convolution with padding, unless its value is 0: padding is the value 0 and would
     otherwise differ from it at the borders. Stairs and inputs of the network are kept, and one unit of each layer.
+    A network with real sums comes back as it is: all its blocks read them.
 
     Parameters
     ----------
@@ -53,6 +54,8 @@ def simplify(net: HardNet) -> HardNet:
     >>> hard.nbytes, small.nbytes, bool((small(data.test.x.numpy()) == hard(data.test.x.numpy())).all())
     (2536, 1912, True)
     """
+    if not net.of_codes:
+        return net
     before = replace(net, layers=tuple(_cast(layer, 64) for layer in net.layers))
     while not _same(before, after := _sweep(before)):
         before = after
@@ -71,6 +74,7 @@ def extremes(net: HardNet) -> list[NDArray[np.uint8]]:
     >>> [ends.shape for ends in extremes(hard)]
     [(2, 64), (2, 32)]
     """
+    net.check_codes("extremes")
     return list(accumulate(net.layers[:-1], _through, initial=_inputs(net)))[1:]
 
 

@@ -25,7 +25,8 @@ def unroll(net: nn.Module, shape: tuple[int, ...]) -> nn.Module:
     first has further channels that copy x, at the places that a stride leaves; the second reads both: normalised c2
     from the steps in between, and s at the middle of its kernel. So the sum of a block is one sum of integers, and
     nothing that reads a frozen network needs to know of blocks. A mean over places in front of the read-out becomes
-    part of it. Blocks that keep real sums are left as they are.
+    part of it. Blocks that keep real sums are left as they are; `freeze` reads them
+    itself.
 
     Parameters
     ----------

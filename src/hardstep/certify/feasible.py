@@ -67,6 +67,7 @@ class Feasible(Certifier):
 
     def certify(self, net: HardNet) -> Certificate:
         """Run the rows through; where some are wrong, ask for a read-out that is right on all."""
+        net.check_codes("this certifier")
         bounds, witness = self._measured(net)
         verdict = Verdict.PROVED
         if bounds["right"] < len(self.y):

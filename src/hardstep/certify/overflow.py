@@ -48,6 +48,7 @@ class NoOverflow(Certifier):
 
     def certify(self, net: HardNet) -> Certificate:
         """Bound every layer; where the first layer's bound is too large, look for an input that reaches it."""
+        net.check_codes("this certifier")
         claim = f"every partial sum fits a signed accumulator of {self.bits} bits"
         bounds = dict(_reaches(net))
         if max(bounds.values()) <= self._limit:

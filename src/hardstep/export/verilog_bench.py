@@ -233,6 +233,7 @@ def verilog_form(
     ...     assert hs.verify(hard, data.test.x[:5], forms={"verilog": verilog_form(hard)})
     """
     _found(simulator)
+    unroll(hard, pipelined=pipelined, input_bits=input_bits)  # what cannot be written is refused here, not later
     return lambda x: simulate(hard, x, pipelined=pipelined, input_bits=input_bits, simulator=simulator)[0]
 
 

@@ -21,7 +21,7 @@ class ResNet18:
     """A convolution, eight residual blocks and a linear read-out of their mean over places; 17 activations, all hard.
 
     11,689,512 parameters for 3x224x224 samples of 1000 classes; 11,173,962 with a small stem, for 3x32x32 samples of
-    ten classes. `freeze` takes it with a small stem and `HardSums`.
+    ten classes. `freeze` takes it with `RealSums`, with `HardSums` if the stem is small.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class ResNet18:
 class ResNet34:
     """A convolution, sixteen residual blocks and a linear read-out of their mean over places; 33 activations, all hard.
 
-    21,797,672 parameters for 3x224x224 samples of 1000 classes. `freeze` takes it with a small stem and `HardSums`.
+    21,797,672 parameters for 3x224x224 samples of 1000 classes. `freeze` takes it as it takes `ResNet18`.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ class ResNet20:
     """A convolution, nine residual blocks in three stages and a linear read-out of their mean over places, for CIFAR.
 
     Shortcuts have no parameters: places are left out and channels padded with zeros. 269,722 parameters for 3x32x32
-    samples of ten classes. `freeze` takes it with `HardSums`.
+    samples of ten classes. `freeze` takes it.
 
     Parameters
     ----------

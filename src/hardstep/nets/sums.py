@@ -122,7 +122,7 @@ class HardSums:
 
 @dataclass(frozen=True)
 class RealSums:
-    """Keep the sums real: each convolution reads steps of them and adds to them; `freeze` does not take it yet.
+    """Keep the sums real: each convolution reads steps of them and adds to them; `freeze` keeps them in fixed point.
 
     Parameters
     ----------
