@@ -19,6 +19,7 @@ from hardstep.hard_layers import Conv, Dense, Encoding, Flatten, Layer, Pool
 from hardstep.hardnet import HardNet, Rounding
 from hardstep.layers import Shift
 from hardstep.parts import Part
+from hardstep.scattering_front import ScatteringFront
 from hardstep.step import Sign, Staircase, Step
 from hardstep.unroll import unroll
 
@@ -141,7 +142,9 @@ class _Builder:
         """Take the next module."""
         if isinstance(module, _DropoutNd | nn.Identity):
             return
-        if isinstance(module, nn.Linear | nn.Conv2d):
+        if isinstance(module, ScatteringFront):
+            self._scatter(name, module)
+        elif isinstance(module, nn.Linear | nn.Conv2d):
             self._start(name, module)
         elif isinstance(module, _BatchNorm):
             self._normalise(name, module)
@@ -178,6 +181,23 @@ class _Builder:
         self.layers.append(layer)
         self.shape = layer.out_shape(self.shape)
 
+    def _scatter(self, name: str, module: ScatteringFront) -> None:
+        """Take a front end: what a code of its features is worth is left to the first linear layer."""
+        zero, unit = np.asarray(self.encoding.zero), np.asarray(self.scale)
+        if self.layers or self.affine is not None or module.image_shape != self.shape:
+            raise _refusal(name, module, f"it must come first and take images of {module.image_shape}")
+        if zero.any() or not np.allclose(unit, module.unit, rtol=1e-6, atol=0):
+            raise _refusal(
+                name,
+                module,
+                f"it takes images unit * code with unit={module.unit:.6g}, but those given have codes of scale "
+                f"{np.unique(unit).round(9).tolist()} and zero {np.unique(zero).tolist()}; make it by front(unit) with "
+                "the scale of the part's grid, which must have zero 0",
+            )
+        mean, scale = (_numpy(a) for a in module.affine)
+        self._emit(module.program())
+        self.encoding, self.scale = Encoding(np.array(1), mean), 1 / scale  # not whole: for a bias alone
+
     def _start(self, name: str, module: nn.Linear | nn.Conv2d) -> None:
         if self.affine is not None and self.affine.rectified is not None:
             raise _refusal(name, module, f"only a ReLU stands between it and {self.affine.name}; put a step there")
@@ -192,6 +212,8 @@ class _Builder:
             raise _refusal(name, module, "only plain convolutions with zero padding given in numbers are supported")
         if isinstance(module, nn.Linear) and len(self.shape) != 1:
             raise _refusal(name, module, f"its input has shape {self.shape}; put nn.Flatten() before it")
+        if isinstance(module, nn.Conv2d) and len(self.shape) != 3:
+            raise _refusal(name, module, f"its input has shape {self.shape}; take nn.Linear")
         weight = _numpy(module.weight).astype(np.float64) * np.asarray(self.scale)
         units = len(weight)
         bias = np.zeros(units) if module.bias is None else _numpy(module.bias).astype(np.float64)
@@ -366,5 +388,5 @@ def _refusal(name: str, module: nn.Module, why: str) -> ValueError:
     return ValueError(
         f"layer {name!r} ({type(module).__name__}) cannot be frozen: {why}. A network to freeze is an nn.Sequential of "
         "Linear or Conv2d, then MaxPool2d, ReLU, BatchNorm and Shift as wanted, then Step, Sign or Staircase; and "
-        "Flatten, Dropout"
+        "Flatten, Dropout; a ScatteringFront may come first"
     )

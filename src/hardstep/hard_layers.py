@@ -16,6 +16,7 @@ from jaxtyping import Int64, Integer
 from numpy.typing import NDArray
 
 from hardstep import bits
+from hardstep.hard_scatter import Scatter
 
 __all__ = [
     "Conv",
@@ -185,8 +186,8 @@ class Flatten:
         return codes.reshape(len(codes), -1)
 
 
-Layer = Dense | Conv | Pool | Flatten
-KINDS: dict[str, type[Layer]] = {kind.__name__: kind for kind in (Dense, Conv, Pool, Flatten)}
+Layer = Dense | Conv | Pool | Flatten | Scatter
+KINDS: dict[str, type[Layer]] = {kind.__name__: kind for kind in (Dense, Conv, Pool, Flatten, Scatter)}
 
 
 def weight_bits(weight: NDArray[np.integer[Any]]) -> int:
@@ -195,7 +196,9 @@ def weight_bits(weight: NDArray[np.integer[Any]]) -> int:
 
 
 def numbers(layer: Layer) -> int:
-    """Return how many thresholds and biases a layer stores."""
+    """Return how many thresholds and biases a layer stores, or words of its program."""
+    if isinstance(layer, Scatter):
+        return layer.program.size
     if not isinstance(layer, Dense | Conv):
         return 0
     bias = layer.bias if isinstance(layer, Dense) else None
@@ -234,9 +237,9 @@ def unpack_layer(meta: dict[str, Any], prefix: str, arrays: dict[str, NDArray[An
         weight = 2 * flat - 1 if wide == 1 else flat
         fields["weight"] = weight.reshape(shape).astype(np.int8 if wide <= 8 else np.int16)
         fields["encoding"] = Encoding(arrays[prefix + "gain"], arrays[prefix + "zero"])
-        for name in ("threshold", "bias"):
-            if prefix + name in arrays:
-                fields[name] = arrays[prefix + name].astype(np.int64)
+    for name in ("threshold", "bias", "program"):
+        if prefix + name in arrays:
+            fields[name] = arrays[prefix + name].astype(np.int64)
     layer: Layer = kind(**fields)
     return layer
 
