@@ -32,6 +32,11 @@ typedef uint16_t HS_ALIAS entry;
 typedef int16_t HS_ALIAS weight16;
 typedef int32_t HS_ALIAS sum32;
 typedef uint32_t HS_ALIAS cell; /* of a plane of a front end, or a word of its program */
+#if defined(__GNUC__)
+typedef uint32_t block __attribute__((vector_size(32), aligned(4), may_alias)); /* 8 of them */
+#else
+typedef cell block;
+#endif
 
 enum {
     PLANES = 1,  /* input bytes to bit planes, one position */
@@ -118,12 +123,8 @@ static inline size_t instruction_words(const cell *p) {
         : p[0] == ACTIVATE ? 7 : 8;
 }
 
-/* Numbers of a row of a plane, in whole blocks; where a row or column of a reflected plane comes from. */
+/* Numbers of a row of a plane, in whole blocks. */
 static inline size_t pitch_of(size_t width) { return (width + 7) / 8 * 8; }
-
-static inline size_t mirrored(size_t at, size_t edge, size_t length) {
-    return at < edge ? edge - at : at < edge + length ? at - edge : 2 * (length - 1) + edge - at;
-}
 
 static inline uint32_t bit_length(uint32_t x) {
     uint32_t n = 0;

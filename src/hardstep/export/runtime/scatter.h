@@ -5,16 +5,29 @@
  */
 
 #define SIGN_BIT 0x80000000u
+#define SIZE(u) (((u) ^ (0u - ((u) >> 31))) + ((u) >> 31))
+#define ABOVE(type, u, v) ((type)(((u) ^ SIGN_BIT) > ((v) ^ SIGN_BIT)) & 1u)
+#define LARGER(type, u, v) ((v) ^ (((u) ^ (v)) & (0u - ABOVE(type, u, v))))
+#define IN_BLOCKS(what) \
+    for (size_t j = 0; j < n; j += sizeof(block) / sizeof(cell)) what
+#define GIVEN(p) (*(const block *)(const void *)((p) + j))
+#define MADE(p) (*(block *)(void *)((p) + j))
 
 /* out = t a + u b, or that more, over whole blocks. */
-static void HS_AS(blend)(cell *restrict out, const cell *restrict a, cell t, const cell *restrict b, cell u, size_t n,
-                         int more) {
+static inline void HS_AS(blend)(cell *out, const cell *a, cell t, const cell *b, cell u, size_t n, int more) {
     if (more)
-        for (size_t i = 0; i < n; i += 8)
-            for (size_t j = i; j < i + 8; j++) out[j] += t * a[j] + u * b[j];
+        IN_BLOCKS(MADE(out) += t * GIVEN(a) + u * GIVEN(b));
+    else if (t == 1 && u == 1)
+        IN_BLOCKS(MADE(out) = GIVEN(a) + GIVEN(b));
+    else if (t == 1 && u + 1 == 0)
+        IN_BLOCKS(MADE(out) = GIVEN(a) - GIVEN(b));
     else
-        for (size_t i = 0; i < n; i += 8)
-            for (size_t j = i; j < i + 8; j++) out[j] = t * a[j] + u * b[j];
+        IN_BLOCKS(MADE(out) = t * GIVEN(a) + u * GIVEN(b));
+}
+
+/* Where a row or column of a reflected plane comes from. */
+static inline size_t HS_AS(mirrored)(size_t at, size_t edge, size_t length) {
+    return at < edge ? edge - at : at < edge + length ? at - edge : 2 * (length - 1) + edge - at;
 }
 
 /* A channel, zeros behind it, reflected on all sides. */
@@ -22,54 +35,69 @@ static void HS_AS(load)(const step *s, const uint8_t *codes, const cell *program
     const size_t height = program[1], width = program[2], edge = program[3];
     for (size_t y = 0; y < height; y++, out += pitch_of(width))
         for (size_t x = 0; x < width; x++) {
-            const size_t row = mirrored(y, edge, height - 2 * edge), column = mirrored(x, edge, width - 2 * edge);
+            const size_t row = HS_AS(mirrored)(y, edge, height - 2 * edge), column = HS_AS(mirrored)(x, edge, width - 2 * edge);
             out[x] = row < s->h && column < s->w ? codes[row * s->w + column] : 0;
         }
 }
 
-/* Taps, two at a time, along y or along x; a row lies twice in `around`, so that no tap has to go round. */
+/* Two taps more (k > 0), of one tap itself: rows on end as long as none of the two goes round. */
+static void HS_AS(two_taps)(const cell *p, size_t k, const cell *in, cell *out, size_t rows, size_t n) {
+    const cell *one = p + 7 + 2 * k, *two = k + 1 < p[6] ? one + 2 : one;
+    for (size_t y = 0; y < rows;) {
+        const size_t a = (y + one[1]) % rows, b = (y + two[1]) % rows, last = a > b ? a : b;
+        const size_t many = rows - last < rows - y ? rows - last : rows - y;
+        HS_AS(blend)(out + y * n, in + a * n, one[0], in + b * n, two == one ? 0 : two[0], many * n, k > 0);
+        y += many;
+    }
+}
+
+/* Taps along y; or along x, a row lying twice in `around`, so that no tap has to go round. */
 static void HS_AS(filter)(const cell *p, const cell *in, cell *out, cell *around) {
-    const size_t h = p[3], w = p[4], across = p[5], taps = p[6], pitch = pitch_of(w);
-    for (size_t y = 0; y < h; y++) {
-        if (across) {
-            memcpy(around, in + y * pitch, w * sizeof(cell));
-            memcpy(around + w, in + y * pitch, w * sizeof(cell));
-        }
-        for (size_t k = 0; k < taps; k += 2) {
-            const cell *one = p + 7 + 2 * k, *two = k + 1 < taps ? one + 2 : one;
-            const cell *a = across ? around + one[1] : in + (y + one[1]) % h * pitch;
-            const cell *b = across ? around + two[1] : in + (y + two[1]) % h * pitch;
-            HS_AS(blend)(out + y * pitch, a, one[0], b, two == one ? 0 : two[0], pitch, k > 0);
+    const size_t h = p[3], w = p[4], pitch = pitch_of(w);
+    if (p[5] == 0) {
+        for (size_t k = 0; k < p[6]; k += 2) HS_AS(two_taps)(p, k, in, out, h, pitch);
+        return;
+    }
+    for (size_t y = 0; y < h; y++, in += pitch, out += pitch) {
+        memcpy(around, in, w * sizeof(cell));
+        memcpy(around + w, in, w * sizeof(cell));
+        for (size_t k = 0; k < p[6]; k += 2) {
+            const cell *one = p + 7 + 2 * k, *two = k + 1 < p[6] ? one + 2 : one;
+            HS_AS(blend)(out, around + one[1], one[0], around + two[1], two == one ? 0 : two[0], pitch, k > 0);
         }
     }
 }
 
 static void HS_AS(activate)(const cell *p, const cell *in, cell *out) {
     const size_t n = p[3] * pitch_of(p[4]);
-    const uint32_t kind = p[5], at = p[6] ^ SIGN_BIT;
-    for (size_t i = 0; i < n; i += 8)
-        for (size_t j = i; j < i + 8; j++) {
-            const cell u = in[j], size = u & SIGN_BIT ? 0 - u : u;
-            out[j] = kind == 0 ? size : kind == 1 ? (u & SIGN_BIT ? 0 : u) : ((kind == 2 ? u : size) ^ SIGN_BIT) > at;
-        }
+    const cell at = p[6];
+    if (p[5] == 0)
+        IN_BLOCKS(MADE(out) = SIZE(GIVEN(in)));
+    else if (p[5] == 1)
+        IN_BLOCKS(MADE(out) = GIVEN(in) & ((GIVEN(in) >> 31) - 1u));
+    else if (p[5] == 2)
+        IN_BLOCKS(MADE(out) = ABOVE(block, GIVEN(in), at));
+    else
+        IN_BLOCKS(MADE(out) = ABOVE(block, SIZE(GIVEN(in)), at));
 }
 
 /* The largest number or the sum of each window: of its rows first, then of its columns. */
 static void HS_AS(pool_plane)(const cell *p, const cell *in, cell *out, cell *around) {
-    const size_t h = p[3], w = p[4], window = p[6], stride = p[7], pitch = pitch_of(w);
-    const int sum = p[5] == 1;
+    const size_t h = p[3], w = p[4], window = p[6], stride = p[7], n = pitch_of(w);
     for (size_t y = 0; y < h; y += stride, out += pitch_of(w / stride)) {
-        memcpy(around, in + y * pitch, pitch * sizeof(cell));
+        memcpy(around, in + y * n, n * sizeof(cell));
         for (size_t i = 1; i < window; i++) {
-            const cell *row = in + (y + i) % h * pitch;
-            for (size_t j = 0; j < pitch; j++)
-                around[j] = sum ? around[j] + row[j] : (row[j] ^ SIGN_BIT) > (around[j] ^ SIGN_BIT) ? row[j] : around[j];
+            const cell *row = in + (y + i) % h * n;
+            if (p[5] == 1)
+                IN_BLOCKS(MADE(around) += GIVEN(row));
+            else
+                IN_BLOCKS(MADE(around) = LARGER(block, GIVEN(row), GIVEN(around)));
         }
         for (size_t x = 0; x < w; x += stride) {
             cell best = around[x];
             for (size_t i = 1; i < window; i++) {
                 const cell u = around[x + i < w ? x + i : x + i - w];
-                best = sum ? best + u : (u ^ SIGN_BIT) > (best ^ SIGN_BIT) ? u : best;
+                best = p[5] == 1 ? best + u : LARGER(cell, u, best);
             }
             out[x / stride] = best;
         }
@@ -103,3 +131,9 @@ static void HS_AS(front)(const step *s, const work *w) {
 }
 
 #undef SIGN_BIT
+#undef SIZE
+#undef ABOVE
+#undef LARGER
+#undef IN_BLOCKS
+#undef GIVEN
+#undef MADE
