@@ -134,6 +134,7 @@ class _Builder:
     encoding: Encoding
     scale: Any  # real value of one unit of the integer values
     top: int = 255  # the largest code
+    mean: Any = 0.0  # taken off the codes of features, beside their zero; not whole, so that a bias takes it
     layers: list[Layer] = field(default_factory=list)
     units: list[Any] = field(default_factory=list)  # the scale as each layer with weights saw it
     affine: _Affine | None = None
@@ -196,7 +197,7 @@ class _Builder:
             )
         mean, scale = (_numpy(a) for a in module.affine)
         self._emit(module.program())
-        self.encoding, self.scale = Encoding(np.array(1), mean), 1 / scale  # not whole: for a bias alone
+        self.mean, self.scale = mean, 1 / scale
 
     def _start(self, name: str, module: nn.Linear | nn.Conv2d) -> None:
         if self.affine is not None and self.affine.rectified is not None:
@@ -220,7 +221,7 @@ class _Builder:
         if isinstance(module, nn.Linear) and not self.units:
             # the zero of the inputs becomes part of the bias before weights are rounded, so that features far
             # from 0 do not multiply the rounding; a convolution keeps it, since its padding is the value 0
-            bias = bias - (weight * self.encoding.zero).sum(axis=1)
+            bias = bias - (weight * (self.encoding.zero + self.mean)).sum(axis=1)
             self.encoding = Encoding()
         self.affine = _Affine(name, module, weight, np.ones(units), bias)
         self.units.append(self.scale)

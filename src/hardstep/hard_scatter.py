@@ -197,15 +197,18 @@ class Scatter:
         Raises
         ------
         ValueError
-            If that is beyond 32 bits, an output could leave 8 bits, or an output is not given.
+            If that is beyond 32 bits, an output could leave 8 bits or is not given, or a plane that is not there is
+            read.
         """
-        ends: dict[int, tuple[int, int]] = {}
+        planes: dict[int, tuple[Size, int, int]] = {}
         most, given = 255, set[int]()
         for each in self.instructions():
             if isinstance(each, Load):
-                ends[each.target] = (0, 255)
+                planes[each.target] = each.size, 0, 255
                 continue
-            low, high = ends.get(each.source, (0, 0))
+            size, low, high = planes.get(each.source, ((0, 0), 0, 0))
+            if size != each.size:
+                raise ValueError(f"{each} of a scattering layer reads a plane that is not there; freeze it again")
             if isinstance(each, Emit):
                 if low < each.least or (high - each.least) >> each.shift > 255:
                     raise ValueError(f"an output of a scattering layer from {low} to {high} does not fit 8 bits")
@@ -217,9 +220,10 @@ class Scatter:
                 low, high = least, sum(tap * (high if tap > 0 else low) for tap in each.taps)
             elif isinstance(each, Activate):
                 low, high = activated(each.kind, low, high)
-            elif each.kind == "sum":
-                low, high = low * each.window**2, high * each.window**2
-            ends[each.target] = low, high
+            else:
+                growth = each.window**2 if each.kind == "sum" else 1
+                size, low, high = (size[0] // each.stride, size[1] // each.stride), low * growth, high * growth
+            planes[each.target] = size, low, high
             most = max(most, high, -low)
         if most > LIMIT:
             raise ValueError(
@@ -338,5 +342,5 @@ def _pooled(u: NDArray[np.int32], pool: PlanePool) -> NDArray[np.int32]:
         for i in range(pool.window)
         for j in range(pool.window)
     ]
-    pooled: NDArray[np.int32] = np.maximum.reduce(parts) if pool.kind == "max" else np.add.reduce(parts)
+    pooled: NDArray[np.int32] = np.maximum.reduce(parts) if pool.kind == "max" else np.add.reduce(parts, dtype=np.int32)
     return pooled
