@@ -77,7 +77,8 @@ def main() -> None:
     net = torch.nn.Sequential(front, *hs.nets.mlp(len(front.columns), 64, 10))
     images = torch.from_numpy(squares.reshape(-1, 1, 12, 12)).to(torch.uint8)
     train = Samples(images[:1000], torch.from_numpy(y[:1000]), hs.Grid(1.0, 0))
-    hs.fit(net, hs.data.Data(train, train), hs.GradientDescent(), sweeps=options.sweeps, progress=False)
+    data = hs.data.Data("moved digits", train, None, None, outputs=10)
+    hs.fit(net, data, hs.GradientDescent(), sweeps=options.sweeps, progress=False)
     hard = hs.freeze(net, calibrate=train)  # from pixels to scores in integers
     right = (hard.predict(images[1000:].numpy()) == y[1000:]).mean()
     print(f"features of hard steps, frozen: {hard.nbytes:,} bytes, test accuracy {right:.3f}")

@@ -16,6 +16,7 @@ __all__ = ["Activate", "Emit", "Filter", "Instruction", "Load", "PlanePool", "Sc
 LIMIT = 2**31 - 1  # of the engine's int32
 ACTIVATIONS = ("abs", "relu", "step", "edge")
 POOLS = ("max", "sum")
+ROWS = 128  # images at a time
 HEAD = 4  # words before the first instruction: registers, height and width of a loaded plane, pixels of reflection
 
 Size = tuple[int, int]
@@ -192,7 +193,7 @@ class Scatter:
             raise ValueError(f"the program of a scattering layer is damaged at word {at}; freeze the network again")
 
     def reach(self) -> int:
-        """Return the largest magnitude that any number or partial sum can have, by intervals.
+        """Return the largest magnitude of any number, partial sum or word of the program, by intervals.
 
         Raises
         ------
@@ -201,7 +202,8 @@ class Scatter:
             read.
         """
         planes: dict[int, tuple[Size, int, int]] = {}
-        most, given = 255, set[int]()
+        most = max(255, int(self.program.max(initial=0)), -int(self.program.min(initial=0)) - 1)
+        given = set[int]()
         for each in self.instructions():
             if isinstance(each, Load):
                 planes[each.target] = each.size, 0, 255
@@ -212,7 +214,7 @@ class Scatter:
             if isinstance(each, Emit):
                 if low < each.least or (high - each.least) >> each.shift > 255:
                     raise ValueError(f"an output of a scattering layer from {low} to {high} does not fit 8 bits")
-                given |= set(each.places)
+                most, given = max(most, high - each.least), given | set(each.places)
                 continue
             if isinstance(each, Filter):
                 most = max(most, sum(map(abs, each.taps)) * max(high, -low))
@@ -235,8 +237,14 @@ class Scatter:
 
     def run(self, codes: UInt8[np.ndarray, "n c h w"], product: object) -> UInt8[np.ndarray, "n d"]:
         """Return the codes of a batch."""
-        planes: dict[int, NDArray[np.int32]] = {}
         out = np.zeros((len(codes), self.outputs), np.uint8)
+        for start in range(0, len(codes), ROWS):
+            self._run(codes[start : start + ROWS], out[start : start + ROWS])
+        return out
+
+    def _run(self, codes: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+        """Write the codes of some samples."""
+        planes: dict[int, NDArray[np.int32]] = {}
         for each in self.instructions():
             if isinstance(each, Load):
                 planes[each.target] = self.loaded(codes[:, each.source])
@@ -253,7 +261,6 @@ class Scatter:
             else:
                 rows = planes[each.source].reshape(len(codes), -1)[:, each.positions]
                 out[:, each.places] = (rows - each.least) >> each.shift
-        return out
 
     def loaded(self, codes: NDArray[np.uint8]) -> NDArray[np.int32]:
         """Return channels (n, h, w) as planes: zeros behind them, reflected on all sides."""
@@ -271,7 +278,7 @@ class Scatter:
 
     def _fits(self, each: Instruction) -> bool:
         """Whether an instruction names what there is."""
-        (height, width), planes = each.size, self.registers
+        (height, width), planes, own = each.size, self.registers, True
         if isinstance(each, Emit):
             inside = all(0 <= position < height * width for position in each.positions)
             own = inside and all(0 <= place < self.outputs for place in each.places) and 0 <= each.shift < 32
@@ -282,8 +289,6 @@ class Scatter:
         elif isinstance(each, PlanePool):
             even = each.stride >= 1 and height % each.stride == 0 and width % each.stride == 0
             own = even and each.source != each.target and 1 <= each.window <= min(each.size)
-        else:
-            own = -LIMIT - 1 <= each.threshold <= LIMIT
         sources = self.shape[0] if isinstance(each, Load) else planes
         target = 0 if isinstance(each, Emit) else each.target
         size = 1 <= height <= self.plane[0] and 1 <= width <= self.plane[1]

@@ -31,7 +31,7 @@ def code_range(net: Scattering) -> list[tuple[int, int]]:
     Raises
     ------
     ValueError
-        If the network does not run in whole numbers: a hard step makes it so.
+        If the network does not run in whole numbers (a hard step makes it so), or features span more than 32 bits.
 
     Examples
     --------
@@ -47,6 +47,10 @@ def code_range(net: Scattering) -> list[tuple[int, int]]:
     found, ends = [], (0, 255)
     for n, frame in enumerate(_frames(net)):
         low, high = _atom(frame, ends, frame.scales)
+        if high - low > LIMIT:
+            raise ValueError(
+                f"features of order {n} span {high - low}, beyond the {LIMIT} of an int32; use fewer layers or scales"
+            )
         found.append((low, max(0, (high - low).bit_length() - BITS)))
         if n < len(net.layers):
             layer, behind = net.layers[n], []
