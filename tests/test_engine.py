@@ -22,6 +22,7 @@ from hardstep.hard_layers import Dense, Encoding, Layer
 from hardstep.hardnet import HardNet
 from hardstep.lowered import Sums, lower
 from tests.networks import WEIGHTS, drawn, network, samples, thresholds, weights
+from tests.scattered import joined
 
 HERE = Path(__file__).parent
 compiled = pytest.mark.skipif(not available_isas(), reason="the C runtime is not built: no C compiler")
@@ -261,10 +262,12 @@ def test_mutated_models_are_refused_or_run_without_reading_outside(tmp_path: Pat
     )
     if built.returncode:
         pytest.skip(f"the compiler has no sanitisers: {built.stderr.decode()[-200:]}")
-    for seed, only in product(range(3), ("outputs", "samples", "rows")):
-        layers = lower(drawn(seed))
+    nets = [*map(drawn, range(3)), *(joined(seed)[1] for seed in range(2))]
+    for (seed, net), only in product(enumerate(nets), ("outputs", "samples", "rows")):
+        layers = lower(net, behind_front=True)
         model = tmp_path / "model"
-        model.write_bytes(pack(layers, plan(layers, lanes=128, batch=10**6, only=only), tile=3).data)
+        choices = plan(layers, lanes=128, batch=10**6, only=only)
+        model.write_bytes(pack(layers, choices, tile=3, front=net.front).data)
         done = subprocess.run([fuzz, model, "300", str(seed)], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
         opened = int(done.stdout.split()[0])

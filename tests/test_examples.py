@@ -53,7 +53,7 @@ COMMANDS = {
     "benchmarks/speed/convex_solvers.py": ["--case", "tiny", "--results", "{tmp}"],
     "benchmarks/quality/convex_authors.py": ["--case", "tiny", "--seeds", "1", "--results", "{tmp}"],
     "benchmarks/quality/scattering.py": [
-        *("run", "time", "table", "--data", "digits", "--rows", "300", "--seeds", "1", "--sweeps", "2"),
+        *("run", "time", "frozen", "table", "--data", "digits", "--rows", "300", "--seeds", "1", "--sweeps", "2"),
         *("--units", "16", "--select", "3", "--images", "100", "--results", "{tmp}"),
     ],
     "benchmarks/quality/target_prop_exact.py": ["--case", "tiny", "--seeds", "1", "--results", "{tmp}"],

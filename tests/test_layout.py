@@ -19,8 +19,8 @@ every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.re
 # module -> what it may import from the package; a folder stands for its files
 LEFT = {"step", "rules", "losses", "penalties", "cardinality", "group_penalties", "closed_form", "target_rule"}
 RIGHT = {
-    *("storage", "grid", "formats", "bits", "hard_values", "hard_sums", "hard_layers", "hardnet", "simplify"),
-    *("fold", "lowered"),
+    *("storage", "grid", "formats", "bits", "hard_scatter", "hard_values", "hard_sums", "hard_layers", "hardnet"),
+    *("simplify", "fold", "lowered"),
     *("engine", "export", "verify", "certify", "convex", "version"),
 }
 ALLOWED = {
@@ -42,17 +42,20 @@ ALLOWED = {
     "relaxed_splitting": {"no_overlap", "penalties"},
     "splitting_bounds": {"no_overlap", "relaxed_splitting"},
     "bits": set(),
+    "hard_scatter": set(),
     "hard_values": set(),
     "hard_sums": {"hard_values"},
-    "hard_layers": {"bits", "hard_sums", "hard_values"},
-    "hardnet": {"grid", "hard_layers", "hard_sums", "storage"},
-    "simplify": {"hard_layers", "hardnet"},
+    "hard_layers": {"bits", "hard_scatter", "hard_sums", "hard_values"},
+    "hardnet": {"grid", "hard_layers", "hard_scatter", "hard_sums", "storage"},
+    "simplify": {"hard_layers", "hard_scatter", "hardnet"},
     "fold": {"hard_layers", "hardnet", "simplify"},
     "lowered": {"hard_layers", "hard_sums", "hardnet"},
     "engine": {"export", "hard_layers", "hardnet", "lowered"},
-    "export": {"export", "bits", "hard_layers", "hard_sums", "hardnet", "lowered", "storage", "version"},
+    "export": {
+        *("export", "bits", "hard_layers", "hard_scatter", "hard_sums", "hardnet", "lowered", "storage", "version"),
+    },
     "verify": {"bits", "engine", "export", "hard_layers", "hardnet"},
-    "certify": {"hard_layers", "hardnet", "certify", "convex", "storage"},
+    "certify": {"hard_layers", "hard_scatter", "hardnet", "certify", "convex", "storage"},
     "convex": {"convex", "bits", "export"},
     "blocks": {"step"},
     "weights": {"rules", "step"},
@@ -99,7 +102,7 @@ ALLOWED = {
         *LEFT,
     },
     "shrink": {"chain", "step"},
-    "folding": {"hard_layers", "layers", "step"},
+    "folding": {"hard_layers", "layers", "scattering_front", "step"},
     "fixed_point": {"folding", "hard_layers", "hard_sums", "step"},
     "freeze_sums": {
         *("blocks", "chain", "fixed_point", "folding", "hard_layers", "hard_sums", "layers", "nets", "step"),
@@ -116,7 +119,12 @@ ALLOWED = {
     "scattering_paths": set(),
     "scattering_bounds": set(),
     "scattering": {"banks", "frames", "scattering_bounds", "scattering_layers", "scattering_paths"},
-    "scattering_features": {"frames", "scattering", "scattering_layers", "scattering_paths", "selection"},
+    "scattering_program": {"banks", "frames", "hard_scatter", "scattering", "scattering_paths"},
+    "scattering_front": {"hard_scatter", "scattering", "scattering_program"},
+    "scattering_features": {
+        *("frames", "scattering", "scattering_front", "scattering_layers", "scattering_paths", "scattering_program"),
+        "selection",
+    },
     "proofs": {"certify", "convex", "data", "hardnet", "storage"},
     "svg": set(),
     "compare_run": {

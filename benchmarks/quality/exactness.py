@@ -3,9 +3,9 @@
     python benchmarks/quality/exactness.py [--cases 1000000] [--mutants 100000]
 
 A case is one sample through one drawn network (tests/networks.py: all kinds of weights, codes, stairs, paddings,
-poolings, thresholds on ties) by one kernel family, one instruction set and one width. A mutant is a packed model with
-some words changed, mostly with a checksum that fits; it is opened and, if that succeeds, run, under AddressSanitizer
-and UBSan. Expected: no difference, no report. About ten minutes on one core.
+poolings, thresholds on ties; every third with a scattering front end) by one kernel family, one instruction set and
+one width. A mutant is a packed model with some words changed, mostly with a checksum that fits; it is opened and, if
+that succeeds, run, under AddressSanitizer and UBSan. Expected: no difference, no report. About ten minutes on one core.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from hardstep.lowered import lower
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.networks import drawn, samples
+from tests.scattered import joined
 
 from record import RESULTS, record
 
@@ -44,7 +45,7 @@ def exact(cases: int) -> tuple[int, int, int]:
     for seed in count(10_000):
         if done >= cases or not available_isas():
             return seed - 10_000, done, wrong
-        net = drawn(seed)
+        net = joined(seed)[1] if seed % 3 == 0 else drawn(seed)
         x = samples(np.random.default_rng(seed), net.shape, ROWS)
         wanted = net(x)
         for lanes in (64, 128, 256, 512):
@@ -70,14 +71,15 @@ def fuzz(mutants: int) -> tuple[int, int]:
         for seed in count(20_000):
             if total >= mutants:
                 return opened, total
-            layers = lower(drawn(seed))
+            net = joined(seed)[1] if seed % 3 == 0 else drawn(seed)
+            layers = lower(net, behind_front=True)
             for family in FAMILIES:
                 for lanes in (64, 256):
                     try:
                         choices = plan(layers, lanes=lanes, batch=10**6, only=family)
                     except ValueError:  # a bound of the runtime
                         continue
-                    model.write_bytes(pack(layers, choices, tile=3).data)
+                    model.write_bytes(pack(layers, choices, tile=3, front=net.front).data)
                     done = subprocess.run(
                         [program, model, "500", str(seed)], capture_output=True, text=True, check=False
                     )

@@ -3,6 +3,7 @@
     python benchmarks/quality/scattering.py run table --rows 1000 --seeds 5      # each seed a subset of its own
     python benchmarks/quality/scattering.py run table --rows 0 --seeds 5         # all rows
     python benchmarks/quality/scattering.py time --images 60000
+    python benchmarks/quality/scattering.py frozen --select 60              # of hard steps: engine and torch module
 
 Fashion-MNIST (HARDSTEP_DATA set), or digits. Front ends: two layers of Haar wavelets of 3 scales with moduli, or with
 hard steps in whole numbers, the second layer pooled by 2, every second output kept; features picked by orthogonal least
@@ -141,12 +142,42 @@ def clock(options: argparse.Namespace) -> None:
         )
 
 
+def frozen(options: argparse.Namespace) -> None:
+    """Time selected features of hard steps: the engine on the frozen front end beside the torch module, one thread."""
+    data = subset(options, options.first)
+    assert isinstance(data.train, Samples)
+    assert data.train.grid is not None
+    x, y = data.train.x.numpy(), data.train.y.numpy()
+    features = front_ends(options)["step scattering + step MLP"].set_params(codes=True).fit(x, y)
+    module = features.front(float(data.train.grid.scale))
+    net = torch.nn.Sequential(module, *hs.nets.mlp(len(module.columns), 16, data.outputs)).eval()
+    hard = hs.freeze(net, calibrate=data.train)
+    codes = np.ascontiguousarray(x[np.arange(options.images) % len(x)])
+    engine, values = hs.Engine(hard), torch.from_numpy(data.train.grid.value(codes))
+    calls = {"engine": lambda: engine(codes), "torch module": lambda: [module(part) for part in values.split(128)]}
+    best = dict.fromkeys(calls, float("inf"))
+    for name in 5 * list(calls):
+        start = time.process_time()
+        calls[name]()
+        best[name] = min(best[name], time.process_time() - start)
+    record(
+        options.results,
+        "scattering",
+        kind="frozen",
+        data=options.data,
+        features=len(module.columns),
+        images=options.images,
+        isa=engine.isa,
+        **{f"{name.split()[0]}_microseconds": round(1e6 * t / options.images, 1) for name, t in best.items()},
+    )
+
+
 def table(options: argparse.Namespace) -> None:
     """Print accuracies and their paired differences to the MLP alone and to convnet4."""
     print(scattering.test(options.results, options.rows, options.data))
 
 
-WHAT = {"run": run, "time": clock, "table": table}
+WHAT = {"run": run, "time": clock, "frozen": frozen, "table": table}
 
 
 def main() -> None:
@@ -164,7 +195,7 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.2)
     parser.add_argument("--select", type=int, default=30, help="features picked a class")
     parser.add_argument("--stride", type=int, default=2, help="output_stride of the features")
-    parser.add_argument("--images", type=int, default=60_000, help="of `time`")
+    parser.add_argument("--images", type=int, default=60_000, help="of `time` and `frozen`")
     parser.add_argument("--ways", nargs="+", default=None, help="names of the ways; all if not given")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--results", type=Path, default=RESULTS)

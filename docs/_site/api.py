@@ -104,7 +104,7 @@ TOPICS = (
         "Freezing",
         "From floats to exact integers, and integers that do the same with less.",
         ("freeze", "hardnet", "simplify", "fold"),
-        ("hard_layers", "hard_sums", "lowered"),
+        ("hard_layers", "hard_scatter", "hard_sums", "lowered"),
     ),
     Topic("engine", "Engine", "A frozen network by one call of the C runtime.", ("engine",), ("bits",)),
     Topic(
@@ -131,7 +131,7 @@ TOPICS = (
         "Scattering",
         "Fixed features in front of a network, and a choice among them.",
         ("scattering", "scattering_features", "scattering_layers", "frames", "selection"),
-        ("scattering_bounds",),
+        ("scattering_bounds", "scattering_front", "scattering_program"),
     ),
     Topic(
         "diagnostics",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hardstep.frames import Filters, Wavelets, mirror
 
-__all__ = ["Cascade", "FourierBank", "bank"]
+__all__ = ["Cascade", "FourierBank", "bank", "read_ahead"]
 
 Signal = Float[Tensor, "b p h w"] | Complex[Tensor, "b p h w"]
 Filtered = tuple[Float[Tensor, "b p m h w"] | Complex[Tensor, "b p m h w"], Signal]
@@ -39,6 +39,17 @@ def bank(filters: Filters, gain: float, *, exact: bool, real: bool) -> nn.Module
             "biorthogonal() in all layers and as the output frame, or another non-linearity"
         )
     return FourierBank(filters, gain, real=real and filters.real)
+
+
+def read_ahead(taps: tuple[int, ...], start: int, spread: int, length: int) -> list[int]:
+    """Return by how much a circle is read ahead for each tap.
+
+    Examples
+    --------
+    >>> read_ahead((1, -2, 1), start=-1, spread=2, length=7)
+    [2, 0, 5]
+    """
+    return [-(start + i) * spread % length for i in range(len(taps))]
 
 
 class Cascade(nn.Module):
@@ -84,8 +95,8 @@ class Cascade(nn.Module):
     def _split(self, x: Tensor, level: int, axis: int, *, rough: bool) -> tuple[Tensor, Tensor]:
         """Return low and high pass along an axis; the high pass is the input itself if it is not asked for."""
         frame, length = self.frame, x.shape[axis]
-        low = _shifts(frame.low, frame.low_start, 2**level, length)
-        high = _shifts(frame.high, frame.high_start, 2**level, length)
+        low = read_ahead(frame.low, frame.low_start, 2**level, length)
+        high = read_ahead(frame.high, frame.high_start, 2**level, length)
         around = torch.cat([x, x.narrow(axis, 0, max(low + high))], dim=axis)  # the circle, cut open once for all taps
         smooth = _sum([around.narrow(axis, shift, length) for shift in low], frame.low)
         return smooth, _sum([around.narrow(axis, shift, length) for shift in high], frame.high) if rough else x
@@ -129,11 +140,6 @@ class FourierBank(nn.Module):
 
 
 COMPLEX = torch.complex64
-
-
-def _shifts(taps: tuple[int, ...], start: int, spread: int, length: int) -> list[int]:
-    """Return by how much a circle is read ahead for each tap."""
-    return [-(start + i) * spread % length for i in range(len(taps))]
 
 
 def _sum(views: list[Tensor], taps: tuple[int, ...]) -> Tensor:

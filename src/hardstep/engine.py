@@ -114,7 +114,7 @@ class Engine:
         self.reason = "" if self._library else "the C runtime is not built; install with a C compiler"
         self.density: Sequence[float] = ()
         try:
-            self._layers: Sequence[Sums | Pool] = lower(hard)
+            self._layers: Sequence[Sums | Pool] = lower(hard, behind_front=True)
             density = _density(self._layers, hard, sample)
             sums = [layer for layer in self._layers if isinstance(layer, Sums)]
             self.density = [bits / layer.top.bit_length() for bits, layer in zip(density, sums, strict=False)]
@@ -175,11 +175,14 @@ class Engine:
         sums = [layer for layer in self._layers if isinstance(layer, Sums)]
         bits = [max(1, layer.top.bit_length()) * 2 * (np.prod(layer.shape) + 32) for layer in sums]
         tile = int(np.clip(LISTS // max(bits), 1, 64))
-        return _Program(self._library, pack(self._layers, self.choices, tile=tile).data, self.isa)
+        return _Program(
+            self._library, pack(self._layers, self.choices, tile=tile, front=self.hard.front).data, self.isa
+        )
 
     @cached_property
     def _large(self) -> _Program:
-        return _Program(self._library, pack(self._layers, self._many, tile=self.lanes).data, self.isa)
+        packed = pack(self._layers, self._many, tile=self.lanes, front=self.hard.front)
+        return _Program(self._library, packed.data, self.isa)
 
 
 class _Scratch(threading.local):
@@ -260,7 +263,9 @@ def _density(layers: Sequence[Sums | Pool], hard: HardNet, sample: NDArray[Any] 
     if sample is None:
         return []
     first = next(layer for layer in layers if isinstance(layer, Sums))
-    codes, found = hard.codes(sample).reshape(len(sample), *first.shape), []
+    given = hard.codes(sample)
+    given = given if hard.front is None else hard.front.run(given, exact_product)
+    codes, found = given.reshape(len(sample), *first.shape), []
     for layer in layers:
         if isinstance(layer, Pool):
             codes = layer.run(codes, exact_product)

@@ -14,6 +14,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from hardstep.hard_layers import Conv, Dense, Encoding, Flatten, Layer, Pool
 from hardstep.layers import Shift
+from hardstep.scattering_front import ScatteringFront
 from hardstep.step import Sign, Staircase, Step
 
 __all__ = ["LIMIT", "Affine", "Builder", "as_array", "gain_and_shift", "refusal", "whole_rows"]
@@ -64,6 +65,7 @@ class Builder:
     encoding: Encoding
     scale: Any  # real value of one unit of the integer values
     top: int = 255  # the largest code
+    mean: Any = 0.0  # taken off the codes of features, beside their zero; not whole, so that a bias takes it
     layers: list[Layer] = field(default_factory=list)
     units: list[Any] = field(default_factory=list)  # the scale as each layer with weights saw it
     affine: Affine | None = None
@@ -72,7 +74,9 @@ class Builder:
         """Take the next module."""
         if isinstance(module, _DropoutNd | nn.Identity):
             return
-        if isinstance(module, nn.Linear | nn.Conv2d):
+        if isinstance(module, ScatteringFront):
+            self._scatter(name, module)
+        elif isinstance(module, nn.Linear | nn.Conv2d):
             self._start(name, module)
         elif isinstance(module, _BatchNorm):
             self._normalise(name, module)
@@ -109,6 +113,23 @@ class Builder:
         self.layers.append(layer)
         self.shape = layer.out_shape(self.shape)
 
+    def _scatter(self, name: str, module: ScatteringFront) -> None:
+        """Take a front end: what a code of its features is worth is left to the first linear layer."""
+        zero, unit = np.asarray(self.encoding.zero), np.asarray(self.scale)
+        if self.layers or self.affine is not None or module.image_shape != self.shape:
+            raise refusal(name, module, f"it must come first and take images of {module.image_shape}")
+        if zero.any() or not np.allclose(unit, module.unit, rtol=1e-6, atol=0):
+            raise refusal(
+                name,
+                module,
+                f"it takes images unit * code with unit={module.unit:.6g}, but those given have codes of scale "
+                f"{np.unique(unit).round(9).tolist()} and zero {np.unique(zero).tolist()}; make it by front(unit) with "
+                "the scale of the part's grid, which must have zero 0",
+            )
+        mean, scale = (as_array(a) for a in module.affine)
+        self._emit(module.program())
+        self.mean, self.scale = mean, 1 / scale
+
     def _start(self, name: str, module: nn.Linear | nn.Conv2d) -> None:
         if self.affine is not None and self.affine.rectified is not None:
             raise refusal(name, module, f"only a ReLU stands between it and {self.affine.name}; put a step there")
@@ -123,13 +144,15 @@ class Builder:
             raise refusal(name, module, "only plain convolutions with zero padding given in numbers are supported")
         if isinstance(module, nn.Linear) and len(self.shape) != 1:
             raise refusal(name, module, f"its input has shape {self.shape}; put nn.Flatten() before it")
+        if isinstance(module, nn.Conv2d) and len(self.shape) != 3:
+            raise refusal(name, module, f"its input has shape {self.shape}; take nn.Linear")
         weight = as_array(module.weight).astype(np.float64) * np.asarray(self.scale)
         units = len(weight)
         bias = np.zeros(units) if module.bias is None else as_array(module.bias).astype(np.float64)
         if isinstance(module, nn.Linear) and not self.units:
             # the zero of the inputs becomes part of the bias before weights are rounded, so that features far
             # from 0 do not multiply the rounding; a convolution keeps it, since its padding is the value 0
-            bias = bias - (weight * self.encoding.zero).sum(axis=1)
+            bias = bias - (weight * (self.encoding.zero + self.mean)).sum(axis=1)
             self.encoding = Encoding()
         self.affine = Affine(name, module, weight, np.ones(units), bias)
         self.units.append(self.scale)
@@ -269,5 +292,5 @@ def refusal(name: str, module: nn.Module, why: str) -> ValueError:
     return ValueError(
         f"layer {name!r} ({type(module).__name__}) cannot be frozen: {why}. A network to freeze is an nn.Sequential of "
         "Linear or Conv2d, then MaxPool2d, ReLU, BatchNorm and Shift as wanted, then Step, Sign or Staircase; and "
-        "Flatten, Dropout"
+        "Flatten, Dropout; a ScatteringFront may come first"
     )

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hardstep import bits
+from hardstep.hard_scatter import Scatter
 from hardstep.hard_sums import Bent, Carried, Clip, Rescaled, Residual, Stage, Threshold, Windows
 from hardstep.hard_values import Encoding, Product, convolve, count, exact_product
 
@@ -126,7 +127,7 @@ class Flatten:
         return codes.reshape(len(codes), -1)
 
 
-Layer = Dense | Conv | Pool | Flatten | Threshold | Rescaled | Windows | Carried | Clip | Bent | Residual
+Layer = Dense | Conv | Pool | Flatten | Scatter | Threshold | Rescaled | Windows | Carried | Clip | Bent | Residual
 KINDS: dict[str, type[Layer]] = {kind.__name__: kind for kind in get_args(Layer)}
 
 
@@ -136,7 +137,7 @@ def weight_bits(weight: NDArray[np.integer[Any]]) -> int:
 
 
 def numbers(layer: Stage) -> int:
-    """Return how many numbers of 32 bits a layer stores beside its weights: thresholds, biases, multipliers."""
+    """Return how many numbers of 32 bits a layer stores beside its weights: thresholds, biases, words of a program."""
     arrays = (value for name, value in vars(layer).items() if name != "weight" and isinstance(value, np.ndarray))
     return sum(_stored(array).nbytes for array in arrays) // 4
 

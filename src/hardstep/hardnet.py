@@ -25,6 +25,7 @@ from hardstep.hard_layers import (
     unpack_layer,
     weight_bits,
 )
+from hardstep.hard_scatter import Scatter
 from hardstep.hard_sums import Rescaled, Residual, Stage
 from hardstep.storage import read_arrays, write_arrays
 
@@ -78,11 +79,17 @@ class HardNet:
     grid
         How input numbers become codes.
     layers
-        The layers; the last one is a `Dense` without thresholds, or, where sums stay real, a `Rescaled`.
+        The layers; the last one is a `Dense` without thresholds, or, where sums stay real, a `Rescaled`; a `Scatter`
+        can only be the first one.
     scale
         Value of one unit of the scores in the float network's outputs.
     rounding
         What freezing changed; None if it was not measured.
+
+    Raises
+    ------
+    ValueError
+        If a `Scatter` is not the first layer, or does not take these samples.
 
     References
     ----------
@@ -95,6 +102,20 @@ class HardNet:
     layers: tuple[Layer, ...]
     scale: float = 1.0
     rounding: Rounding | None = None
+
+    def __post_init__(self) -> None:
+        for i, layer in enumerate(self.layers):
+            if isinstance(layer, Scatter) and (i > 0 or layer.shape != self.shape):
+                raise ValueError(
+                    f"layer {i} scatters images of {layer.shape} in a network for {self.shape}; it must come first and "
+                    "take the samples"
+                )
+
+    @property
+    def front(self) -> Scatter | None:
+        """The scattering front end that makes features of images, if there is one; it is `layers[0]`."""
+        first = self.layers[0] if self.layers else None
+        return first if isinstance(first, Scatter) else None
 
     def __call__(self, x: NDArray[Any], *, product: Product = exact_product) -> Int64[np.ndarray, "n k"]:
         """Return the integer scores of samples, given as codes (uint8) or as numbers (floats)."""
@@ -158,12 +179,12 @@ class HardNet:
     @property
     def of_codes(self) -> bool:
         """Whether only codes travel between layers, no real sums in fixed point."""
-        return all(isinstance(layer, Dense | Conv | Pool | Flatten) for layer in self.layers)
+        return all(isinstance(layer, Dense | Conv | Pool | Flatten | Scatter) for layer in self.layers)
 
     def check_codes(self, who: str) -> None:
         """Raise ValueError if real sums travel between layers, which `who` does not take."""
         for i, layer in enumerate(self.layers):
-            if not isinstance(layer, Dense | Conv | Pool | Flatten):
+            if not isinstance(layer, Dense | Conv | Pool | Flatten | Scatter):
                 raise ValueError(
                     f"layer {i} ({type(layer).__name__}) computes with real sums in fixed point; {who} reads codes "
                     "only. NumPy and ONNX run such a network; one with HardSums runs everywhere"

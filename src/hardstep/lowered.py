@@ -91,18 +91,23 @@ class Sums:
         return given
 
 
-def lower(net: HardNet) -> tuple[Sums | Pool, ...]:
+def lower(net: HardNet, *, behind_front: bool = False) -> tuple[Sums | Pool, ...]:
     """Return the layers as sums over codes; what a code is worth has moved into weights and thresholds, exactly.
 
     sum_d w_d (gain_d code_d - zero_d) > t becomes sum_d (w_d gain_d / g) code_d > floor((t + sum_d w_d zero_d) / g)
     with g the gcd of the row: sign layers become step layers. At the border of a padded convolution the sum over zeros
     has fewer terms, so thresholds depend on the position there. Thresholds are cut to [least sum - 1, largest sum].
 
+    Parameters
+    ----------
+    behind_front
+        The caller runs `net.front`, if there is one, and wants the layers behind it.
+
     Raises
     ------
     ValueError
         If a sum could leave 32 bits; the layer, the number of its terms and the bound are named. If the network keeps
-        real sums.
+        real sums, or has a scattering front end, which is no sum over codes, and the caller does not run it.
 
     Examples
     --------
@@ -113,7 +118,13 @@ def lower(net: HardNet) -> tuple[Sums | Pool, ...]:
     [(32, 1, 1), (10, 1, 1)]
     """
     net.check_codes("a lowered network (engine, C, QONNX, Verilog, rules)")
-    shape = _image(net.shape)
+    front = net.front
+    if front is not None and not behind_front:
+        raise ValueError(
+            "layer 0 is a scattering front end, which only NumPy, the engine, C and ONNX run; for other forms freeze "
+            "the network behind it alone, on the features"
+        )
+    shape = _image(net.shape if front is None else front.out_shape(net.shape))
     found: list[Sums | Pool] = []
     top = 255
     for i, layer in enumerate(net.layers):

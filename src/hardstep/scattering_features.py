@@ -17,8 +17,10 @@ from torch.nn import functional
 
 from hardstep.frames import haar
 from hardstep.scattering import Scattering
+from hardstep.scattering_front import ScatteringFront, feature_codes
 from hardstep.scattering_layers import ScatteringLayer, Subsample
 from hardstep.scattering_paths import Path, non_decreasing
+from hardstep.scattering_program import code_range
 from hardstep.selection import select_per_class
 
 __all__ = ["ScatteringFeatures"]
@@ -33,9 +35,8 @@ class ScatteringFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     Parameters
     ----------
     layers
-        The propagating layers; None for two of Haar wavelets of 3 scales with moduli, the second sub-sampled by 2.
-    output_frame
-        The frame whose atom reads the last layer; None for the frame of the first layer.
+        The propagating layers; None for two of Haar wavelets of 3 scales with moduli, the second sub-sampled by 2. The
+        atom of the first layer's frame reads the last.
     output_stride
         Keep every so many values of each feature map.
     paths
@@ -49,6 +50,10 @@ class ScatteringFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         Share of the training images' details below the thresholds of hard steps; None leaves thresholds as they are.
     scale
         Standardise the features to mean 0 and variance 1 of the training images.
+    codes
+        Make 8-bit codes floor((phi - least) / 2^k) of the features first, least and k fixed for each order by the
+        layers (`code_range`); needs a hard step in a layer, and images of 8-bit codes. Then `front` gives a module that
+        `freeze` takes.
 
     Attributes
     ----------
@@ -62,7 +67,8 @@ class ScatteringFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     Raises
     ------
     ValueError
-        In fit: of values that are NaN or infinite, a shape that does not fit, `select` without labels.
+        In fit: of values that are NaN or infinite, a shape that does not fit, `select` without labels, `codes` without
+        hard steps.
 
     References
     ----------
@@ -81,22 +87,22 @@ class ScatteringFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self,
         layers: Any = None,  # scikit-learn wants any value taken here, and refused in `fit`
         *,
-        output_frame: Any = None,
         output_stride: Any = 1,
         paths: Any = non_decreasing,
         image_shape: Any = None,
         select: Any = None,
         quantile: Any = None,
         scale: Any = True,
+        codes: Any = False,
     ) -> None:
         self.layers = layers
-        self.output_frame = output_frame
         self.output_stride = output_stride
         self.paths = paths
         self.image_shape = image_shape
         self.select = select
         self.quantile = quantile
         self.scale = scale
+        self.codes = codes
 
     def fit(self, X: Any, y: Any = None) -> ScatteringFeatures:
         """Choose thresholds, features and scales from images of shape (n, c h w), (n, h, w) or (n, c, h, w)."""
@@ -138,6 +144,31 @@ class ScatteringFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             start += len(features)
         return out
 
+    def front(self, unit: float = 1.0) -> ScatteringFront:
+        """Return a module that makes the features that `transform` gives, bit for bit, from images unit * code.
+
+        Put it before a network trained on the features: `nn.Sequential(features.front(unit), *net)` freezes to integers
+        from pixels to scores, and can be trained further.
+
+        Parameters
+        ----------
+        unit
+            Value of one code of the images that the module is to take, such as `data.train.grid.scale`.
+
+        Raises
+        ------
+        ValueError
+            If the features are no codes: give `codes=True`.
+        """
+        check_is_fitted(self)
+        if not self.codes:
+            raise ValueError("a front end that freezes gives codes; fit ScatteringFeatures(..., codes=True)")
+        columns = torch.from_numpy(self._columns)
+        mean, scale = (torch.from_numpy(a) for a in (self.mean_, self.scale_))
+        if not self.scale:
+            mean, scale = torch.zeros_like(mean), torch.ones_like(scale)
+        return ScatteringFront(self.scattering_, self.image_shape_, columns, mean, scale, unit=unit)
+
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
         """Return names such as "n2/2h>3d/r03c07": order, path, row and column; "c0/" first where there are channels."""
         check_is_fitted(self)
@@ -156,12 +187,15 @@ class ScatteringFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         layers = self.layers
         if layers is None:
             layers = (ScatteringLayer(haar()), ScatteringLayer(haar(), pooling=Subsample(2)))
-        last = self.output_frame or (layers[0].frame if layers else haar())
+        last = layers[0].frame if layers else haar()
         total = self.output_stride
         for layer in layers:
             total *= layer.pooling.stride
         height, width = (ceil(length / total) * total for length in size)
-        return Scattering((height, width), layers, last, output_stride=self.output_stride, paths=self.paths)
+        net = Scattering((height, width), layers, last, output_stride=self.output_stride, paths=self.paths)
+        if self.codes:
+            code_range(net)  # refuses what has none
+        return net
 
     def _images(self, X: Any, *, reset: bool) -> NDArray[Any]:
         """Return checked images as (n, c, h, w)."""
@@ -192,7 +226,8 @@ class ScatteringFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def _batches(self, images: NDArray[Any], *, every: bool = False) -> Iterator[NDArray[np.float32]]:
         """Yield the features that are kept, batch after batch, as float32; all of them if `every`."""
         for start in range(0, len(images), ROWS):
-            features = _flat(self.scattering_, self._tensor(images[start : start + ROWS], self.scattering_))
+            flat = feature_codes if self.codes else _flat
+            features = flat(self.scattering_, self._tensor(images[start : start + ROWS], self.scattering_)).numpy()
             yield features if every else features[:, self._columns]
 
     def _alive(self, images: NDArray[Any]) -> NDArray[np.bool_]:
@@ -224,10 +259,10 @@ class ScatteringFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
 
 @torch.no_grad()
-def _flat(net: Scattering, x: Tensor) -> NDArray[np.float32]:
+def _flat(net: Scattering, x: Tensor) -> Tensor:
     """Return all features of images, one row each; complex ones as real and imaginary parts."""
     parts = [torch.view_as_real(phi) if phi.is_complex() else phi for phi in net(x)]
-    return torch.cat([phi.flatten(1) for phi in parts], dim=1).float().numpy()
+    return torch.cat([phi.flatten(1) for phi in parts], dim=1).float()
 
 
 @torch.no_grad()

@@ -53,6 +53,9 @@ class NonLinearity(Protocol):
     def real(self, signal: bool) -> bool:
         """Return whether M u is real, given whether u is."""
 
+    def in_integers(self, scale: int) -> tuple[str, int]:
+        """Return its name and threshold in a `Scatter` layer, at a level; ValueError if there is none."""
+
     def __call__(self, u: Signal, scales: Sequence[int]) -> Signal:
         """Apply M to details, stacked before height and width, of these levels."""
 
@@ -79,6 +82,9 @@ class Pooling(Protocol):
 
     def in_whole_numbers(self) -> Pooling:
         """Return the pooling that a network of hard steps runs instead, so that sums stay exact."""
+
+    def in_integers(self) -> tuple[str, int]:
+        """Return its name and window in a `Scatter` layer; ValueError if there is none."""
 
     def __call__(self, u: Signal) -> Pooled:
         """Apply P."""
@@ -121,6 +127,13 @@ class Pointwise:
     def real(self, signal: bool) -> bool:
         """Return whether M u is real, given whether u is."""
         return signal or self.modulus
+
+    def in_integers(self, scale: int) -> tuple[str, int]:
+        """Return its name and threshold in a `Scatter` layer."""
+        names = {torch.abs: "abs", torch.relu: "relu"}
+        if self.function not in names:
+            raise ValueError(f"{self} has no integer form; use MODULUS, RECTIFIED or HardStep")
+        return names[self.function], 0
 
     def __call__(self, u: Signal, scales: Sequence[int]) -> Signal:
         """Apply M."""
@@ -177,11 +190,16 @@ class HardStep:
         """Return True: the step is of real signals only, and real."""
         return True
 
+    def in_integers(self, scale: int) -> tuple[str, int]:
+        """Return its name and threshold in a `Scatter` layer."""
+        return "edge" if self.edges else "step", self._threshold(scale)
+
+    def _threshold(self, scale: int) -> int:
+        return self.thresholds if isinstance(self.thresholds, int) else self.thresholds[scale]
+
     def __call__(self, u: Signal, scales: Sequence[int]) -> Signal:
         """Apply M."""
-        given = self.thresholds
-        of_levels = [given if isinstance(given, int) else given[scale] for scale in scales]
-        at = u.new_tensor(of_levels)[:, None, None]
+        at = u.new_tensor([self._threshold(scale) for scale in scales])[:, None, None]
         return step((u.abs() if self.edges else u) - at, self.rule)
 
 
@@ -207,6 +225,10 @@ class Subsample:
     def in_whole_numbers(self) -> Pooling:
         """Return itself."""
         return self
+
+    def in_integers(self) -> tuple[str, int]:
+        """Return its name and window in a `Scatter` layer: the largest of one."""
+        return "max", 1
 
     def __call__(self, u: Signal) -> Pooled:
         """Apply P."""
@@ -245,6 +267,10 @@ class MaxPool:
     def in_whole_numbers(self) -> Pooling:
         """Return itself."""
         return self
+
+    def in_integers(self) -> tuple[str, int]:
+        """Return its name and window in a `Scatter` layer."""
+        return "max", self.window or self.stride
 
     def __call__(self, u: Signal) -> Pooled:
         """Apply P."""
@@ -296,6 +322,10 @@ class MeanPool:
     def in_whole_numbers(self) -> Pooling:
         """Return the sum."""
         return replace(self, total=True)
+
+    def in_integers(self) -> tuple[str, int]:
+        """Return the name and window of the sum in a `Scatter` layer."""
+        return "sum", self.window or self.stride
 
     def __call__(self, u: Signal) -> Pooled:
         """Apply P."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hardstep.hard_layers import Conv, Dense, Layer, Pool, exact_product, weight_bits
+from hardstep.hard_scatter import Scatter
 from hardstep.hardnet import HardNet
 
 __all__ = ["extremes", "simplify"]
@@ -92,7 +93,12 @@ class Substitution(NamedTuple):
 
 def _inputs(net: HardNet) -> NDArray[np.uint8]:
     """Return the least and the largest sample."""
-    return np.stack([np.full(net.shape, code, np.uint8) for code in (0, 255)])
+    return _all_codes(net.shape)
+
+
+def _all_codes(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return samples of the least and of the largest codes."""
+    return np.stack([np.full(shape, code, np.uint8) for code in (0, 255)])
 
 
 def _sweep(net: HardNet) -> HardNet:
@@ -226,6 +232,8 @@ def _substitute(layer: Map, reader: Map, shape: tuple[int, ...], chosen: list[Su
 
 def _through(ends: NDArray[np.uint8], layer: Layer) -> NDArray[np.uint8]:
     """Return the least and the largest codes that a layer gives, from those that it takes."""
+    if isinstance(layer, Scatter):
+        return _all_codes(layer.out_shape(ends.shape[1:]))
     if not isinstance(layer, Dense | Conv):
         codes: NDArray[np.uint8] = layer.run(ends, exact_product)  # both kinds are monotone
         return codes

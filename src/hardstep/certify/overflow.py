@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from hardstep.certify.certificate import Certificate, Certifier, Verdict
-from hardstep.hard_layers import Conv, Dense
+from hardstep.hard_layers import Conv, Dense, Flatten, Layer, Pool
+from hardstep.hard_scatter import Scatter
 from hardstep.hardnet import HardNet
 
 __all__ = ["NoOverflow"]
@@ -21,7 +22,8 @@ class NoOverflow(Certifier):
     A partial sum of unit j is at most A_j = sum_d |w_jd| max|v_d| (+ |bias_j|) in size, over all values v
     that a code can stand for; the claim holds if A_j <= 2^(bits-1) - 1 for every unit of every layer. For the
     first linear layer the bound of the full sum is reached by an input, which refutes the claim; for later
-    layers the input may not exist, so the verdict is UNKNOWN.
+    layers the input may not exist, so the verdict is UNKNOWN. A scattering front end counts by intervals of all its
+    numbers.
 
     Parameters
     ----------
@@ -53,7 +55,7 @@ class NoOverflow(Certifier):
         bounds = dict(_reaches(net))
         if max(bounds.values()) <= self._limit:
             return Certificate(claim, Verdict.PROVED, bounds)
-        first = next(layer for layer in net.layers if isinstance(layer, Dense | Conv))
+        first = _first(net)
         if isinstance(first, Dense):
             weight = first.weight.astype(np.int64)
             ends = np.stack([first.encoding.value(np.full(weight.shape[1], code, np.uint8)) for code in (0, 255)])
@@ -68,7 +70,9 @@ class NoOverflow(Certifier):
     def check(self, certificate: Certificate, net: HardNet) -> bool:
         """Recompute the bounds, or the refuting sum, in unbounded integers."""
         if certificate.verdict is Verdict.REFUTED:
-            first = next(layer for layer in net.layers if isinstance(layer, Dense | Conv))
+            first = _first(net)
+            if not isinstance(first, Dense):
+                return False
             unit, codes = int(certificate.bounds["unit"]), certificate.witness["codes"].reshape(1, -1)
             terms = zip(first.weight[unit].reshape(-1), first.encoding.value(codes)[0], strict=True)
             return abs(sum(int(w) * int(v) for w, v in terms)) > self._limit
@@ -81,10 +85,17 @@ class NoOverflow(Certifier):
         return int(2 ** (self.bits - 1)) - 1
 
 
+def _first(net: HardNet) -> Layer:
+    """Return the layer that reads the samples."""
+    return next(layer for layer in net.layers if not isinstance(layer, Pool | Flatten))
+
+
 def _reaches(net: HardNet) -> Iterator[tuple[str, int]]:
-    """Yield the largest |partial sum| of each layer with weights."""
+    """Yield the largest |partial sum| of each layer that sums."""
     top = 255
     for i, layer in enumerate(net.layers):
+        if isinstance(layer, Scatter):
+            yield f"layer {i}", layer.reach()
         if not isinstance(layer, Dense | Conv):
             continue
         ends = (np.abs(layer.encoding.gain * code - layer.encoding.zero) for code in (0, top))

@@ -73,7 +73,8 @@ def to_c(
     True
     """
     packed, choices = _packed(hard, name, lanes, tile, plain=True)
-    return _one_file(_head(hard, name, packed, choices), choices, small, _network(name, packed, hard, vectors))
+    kernels = _kernels(choices, front=hard.front is not None)
+    return _one_file(_head(hard, name, packed, choices), kernels, small, _network(name, packed, hard, vectors))
 
 
 def write_c(
@@ -108,7 +109,7 @@ def write_c(
     head, network = _head(hard, name, packed, choices), _network(name, packed, hard, None)
     texts = {f"{name}.h": _header(hard, name, packed)}
     if layout in ("file", "arduino"):
-        texts[f"{name}.c"] = _one_file(head, choices, small, network)
+        texts[f"{name}.c"] = _one_file(head, _kernels(choices, front=hard.front is not None), small, network)
     else:
         texts[f"{name}.c"] = "\n".join([head, '#include "hardstep.h"\n', network])
         texts |= {path.name: path.read_text() for path in sorted(RUNTIME.glob("*.[ch]"))}
@@ -142,16 +143,15 @@ def _packed(hard: HardNet, name: str, lanes: int, tile: int, *, plain: bool) -> 
         raise ValueError(f"name must be a C identifier that does not begin with hs_, got {name!r}")
     if not 1 <= tile <= 512:
         raise ValueError(f"tile must be 1 to 512 samples, got {tile}")
-    layers = lower(hard)
+    layers = lower(hard, behind_front=True)
     choices = plan(layers, lanes=lanes)
-    return pack(layers, choices, tile=tile, plain=plain), choices
+    return pack(layers, choices, tile=tile, front=hard.front, plain=plain), choices
 
 
-def _one_file(head: str, choices: Sequence[Choice], small: bool, network: str) -> str:
+def _one_file(head: str, kernels: str, small: bool, network: str) -> str:
     """Return a file that needs no other: comment, options, runtime and network."""
     options = ["#define HS_NO_SAMPLES", *(["#define HS_SMALL"] if small else [])]
-    runtime = _inlined("hardstep.c", set(), _kernels(sorted({choice.lanes for choice in choices})))
-    return "\n".join([head, *options, runtime, network])
+    return "\n".join([head, *options, _inlined("hardstep.c", set(), kernels), network])
 
 
 def _inlined(file: str, seen: set[str], kernels: str = "") -> str:
@@ -169,14 +169,17 @@ def _inlined(file: str, seen: set[str], kernels: str = "") -> str:
     return "\n".join(lines)
 
 
-def _kernels(widths: Sequence[int]) -> str:
-    """Return the kernels of some widths for the instruction set that the compiler is told, and their table."""
-    lines = ["#define ISA baseline", *(_inlined(file, set()) for file in ("lists.h", "bytes.h", "rows.h"))]
+def _kernels(choices: Sequence[Choice], *, front: bool) -> str:
+    """Return the kernels that are chosen, for the instruction set that the compiler is told, and their table."""
+    widths = sorted({choice.lanes for choice in choices})
+    files = ("lists.h", "bytes.h", *["scatter.h"] * front, "rows.h")
+    lines = ["#define ISA baseline", *(_inlined(file, set()) for file in files)]
     for width in widths:
         lines += [f"#define LANES {width}", _inlined("lanes.h", set()), _inlined("samples.h", set())]
     outputs = ", ".join(f"outputs_{width}_baseline" if width in widths else "NULL" for width in WIDTHS)
+    first = "front_any_baseline" if front else "NULL"
     none = "{NULL, NULL, NULL, NULL}"
-    table = f"{{bytes_any_baseline, rows_any_baseline, {{{outputs}}}, {none}, {none}, {none}}}"
+    table = f"{{bytes_any_baseline, rows_any_baseline, {first}, {{{outputs}}}, {none}, {none}, {none}}}"
     lines += ["#undef ISA", f"static const kernels hs_kernels[] = {{{table}}};", "int hs_isa(void) { return 0; }"]
     return "\n".join(lines)
 

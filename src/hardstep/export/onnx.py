@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hardstep.export.onnx_front import scattered
 from hardstep.export.onnx_graph import INT32, UINT8, Graph, Value, coded_layers, package
 from hardstep.export.onnx_integers import count, integer_sums, row_gcd
 from hardstep.export.onnx_sums import fixed_point_scores
@@ -27,7 +28,7 @@ def to_onnx(hard: HardNet) -> bytes:
     Input "codes": uint8 (n, *hard.shape); output "scores": int32 (n, k); n is free. Opset 13 of the default domain and
     IR version 7, those of ONNX 1.8; checked with ONNX Runtime 1.15, 1.19, 1.20 and 1.31. Turning numbers into codes
     (`hard.grid`) stays outside: give `hard.codes(x)`. The grid, `hard.scale` and hardstep's version stand in the
-    metadata.
+    metadata. A scattering front end is int32 operators on planes.
 
     Every layer is a MatMulInteger or ConvInteger, then Greater against thresholds, added up where there are several.
     ONNX demands exact products and 32-bit sums, but with int8 weights ONNX Runtime on x86 without VNNI adds products
@@ -66,7 +67,9 @@ def to_onnx(hard: HardNet) -> bytes:
     if not hard.of_codes:
         graph.add("Cast", [fixed_point_scores(graph, codes, hard).name], {"to": INT32}, output="scores")
         return graph.model(hard, (UINT8, INT32), hard.layers[-1].out_shape(())[0], {"": OPSET})
-    for layer in coded_layers(hard):
+    if hard.front is not None:
+        codes = scattered(graph, codes, hard.front)
+    for layer in coded_layers(hard, behind_front=True):
         if isinstance(layer, Pool):
             codes = graph.pool(codes, layer)
         else:

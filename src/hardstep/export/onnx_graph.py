@@ -148,9 +148,9 @@ def package(name: str) -> Any:
         raise ImportError(f'the ONNX export needs the package {name}; pip install "hardstep[onnx]"') from error
 
 
-def coded_layers(hard: HardNet) -> tuple[Sums | Pool, ...]:
-    """Return the lowered network, if every code fits 8 bits."""
-    layers = lower(hard)
+def coded_layers(hard: HardNet, *, behind_front: bool = False) -> tuple[Sums | Pool, ...]:
+    """Return the lowered network, if every code fits 8 bits; see `lower` for front ends."""
+    layers = lower(hard, behind_front=behind_front)
     for layer in layers:
         if isinstance(layer, Sums) and layer.threshold is not None and not 1 <= layer.stairs <= 255:
             raise ValueError(

@@ -14,66 +14,16 @@ from numpy.typing import NDArray
 
 from hardstep.export.number_weights import byte_weights, row_weights
 from hardstep.export.plan import Choice, Kernel, digits, offset_planes
+from hardstep.export.steps import KINDS, Step, front_step, list_bytes
 from hardstep.hard_layers import Pool
+from hardstep.hard_scatter import Scatter
 from hardstep.lowered import Sums
 
-__all__ = ["Packed", "Step", "pack"]
+__all__ = ["Packed", "pack"]
 
 MAGIC, VERSION = b"HSTP", 1
 HEAD, STEP = 64, 128
-KINDS = {
-    name: i + 1
-    for i, name in enumerate(("planes", "bytes", "outputs", "samples", "pool", "turn", "back", "rows", "bits", "emit"))
-}
 NEVER = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of a program, field by field as `program.h` has it."""
-
-    kind: int
-    lanes: int = 0
-    c: int = 1
-    h: int = 1
-    w: int = 1
-    in_planes: int = 1
-    in_words: int = 0
-    units: int = 1
-    kh: int = 1
-    kw: int = 1
-    sy: int = 1
-    sx: int = 1
-    py: int = 0
-    px: int = 0
-    oh: int = 1
-    ow: int = 1
-    stairs: int = 0
-    out_planes: int = 0
-    out_words: int = 0
-    acc_planes: int = 0
-    weight_planes: int = 0
-    shift: int = 0
-    offset: int = 0
-    start: int = 0
-    classes: int = 1
-    weights: int = 0
-    weights_bytes: int = 0
-    thresholds: int = 0
-    thresholds_bytes: int = 0
-    places: int = 0
-    places_bytes: int = 0
-    frame: int = 0
-
-    @property
-    def flat(self) -> bool:
-        """Whether the kernel is the whole image."""
-        return (self.kh, self.kw, self.py, self.px) == (self.h, self.w, 0, 0)
-
-    @property
-    def terms(self) -> int:
-        """Codes in a sum."""
-        return self.c * self.kh * self.kw
 
 
 @dataclass(frozen=True)
@@ -85,7 +35,13 @@ class Packed:
 
 
 def pack(
-    layers: Sequence[Sums | Pool], choices: Sequence[Choice], *, tile: int, packed: bool = False, plain: bool = False
+    layers: Sequence[Sums | Pool],
+    choices: Sequence[Choice],
+    *,
+    tile: int,
+    front: Scatter | None = None,
+    packed: bool = False,
+    plain: bool = False,
 ) -> Packed:
     """Write a network as one buffer for the C runtime.
 
@@ -97,6 +53,8 @@ def pack(
         The kernel of every layer with weights, from `plan`.
     tile
         Samples that go through the network together, 1 to 512; with lanes of samples at most the lanes.
+    front
+        The front end that makes the codes which the layers read.
     packed
         The input is packed bits in place of bytes: 64-bit words of each position, channels lowest first. Layers that
         do not end in a read-out then give the bits of their last codes in the same form.
@@ -105,7 +63,7 @@ def pack(
     """
     first = next(layer for layer in layers if isinstance(layer, Sums))
     builder = _Builder(list(layers), dict(zip((c.name for c in choices), choices, strict=True)), plain)
-    inputs = prod(first.shape)
+    inputs = prod(first.shape) if front is None else builder.begin_front(front)
     if packed:
         inputs = builder.begin_packed(first)
     for i, layer in enumerate(layers):
@@ -116,24 +74,13 @@ def pack(
     body += bytes(builder.data)
     rest = struct.pack("<4I", len(builder.steps), tile, inputs, outputs) + bytes(HEAD - 32) + body
     data = MAGIC + struct.pack("<3I", VERSION, 16 + len(rest), zlib.crc32(rest)) + rest
-    maps, lists = max(builder.maps(tile), default=0), max(_list_bytes(step, tile) for step in builder.steps)
+    maps, lists = max(builder.maps(tile), default=0), max(list_bytes(step, tile) for step in builder.steps)
     return Packed(data, 2 * _lines(maps) + _lines(lists))
 
 
 def _lines(count: int) -> int:
     """Return bytes rounded up to whole cache lines."""
     return -(-count // 64) * 64
-
-
-def _list_bytes(step: Step, tile: int) -> int:
-    """Return the bytes of the lists that a step builds, as `check.h` counts them."""
-    sites, codes = (1, step.c * step.h * step.w) if step.flat else (step.h * step.w, step.c)
-    room, wide = (-(-count // 8) * 8 + 24 for count in (codes, step.terms))
-    if step.kind == KINDS["bytes"]:
-        return -(-step.terms * step.weight_planes // 32) * 4 * min(64, -(-tile * step.oh * step.ow // 4) * 4)
-    if step.kind in (KINDS["outputs"], KINDS["rows"]):
-        return (tile * sites * room + (0 if step.flat else 2 * wide)) * step.in_planes * 2
-    return 0
 
 
 def _moved(step: Step, begin: int) -> list[int]:
@@ -201,6 +148,13 @@ class _Builder:
             self._samples(step, layer, choice.lanes, self._next_frame(i))
         else:
             self._rows(step, layer)
+
+    def begin_front(self, front: Scatter) -> int:
+        """Take images for a front end, whose codes are the input of what follows; return the bytes of a sample."""
+        step, program = front_step(front)
+        where, length = self._put(program)
+        self.steps.append(replace(step, weights=where, weights_bytes=length))
+        return prod(front.shape)
 
     def begin_packed(self, layer: Sums) -> int:
         """Take packed bits as input; return the bytes of a sample."""

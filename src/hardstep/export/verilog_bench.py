@@ -233,8 +233,9 @@ def verilog_form(
     ...     assert hs.verify(hard, data.test.x[:5], forms={"verilog": verilog_form(hard)})
     """
     _found(simulator)
-    unroll(hard, pipelined=pipelined, input_bits=input_bits)  # what cannot be written is refused here, not later
-    return lambda x: simulate(hard, x, pipelined=pipelined, input_bits=input_bits, simulator=simulator)[0]
+    text = unroll(hard, pipelined=pipelined, input_bits=input_bits).text  # what it cannot hold is refused here
+    how: dict[str, Any] = {"pipelined": pipelined, "input_bits": input_bits, "simulator": simulator}
+    return lambda x: simulate(hard, x, verilog=text, **how)[0]
 
 
 def estimate(verilog: str, *, yosys: str = "yosys") -> Estimate:

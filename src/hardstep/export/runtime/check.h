@@ -86,7 +86,7 @@ static int compared(const hs_model *m, size_t bytes, const step *s) {
 /* Weights of whole groups of 16 units, then `shift` entries of excess: for each group their count, and that many. */
 static int good_bytes(const hs_model *m, size_t bytes, const step *s) {
     const uint64_t terms_ = (uint64_t)s->c * s->kh * s->kw, padded = rounded(s->units, 16);
-    if ((uint64_t)s->c * s->h * s->w != m->inputs || terms_ > 1u << 24 || !compared(m, bytes, s)) return 0;
+    if (terms_ > 1u << 24 || !compared(m, bytes, s)) return 0;
     const uint64_t plain = padded * byte_steps(s) * 4;
     if (!lies(m, bytes, s->weights, s->weights_bytes, plain + (uint64_t)s->shift * sizeof(excess))) return 0;
     if (s->shift && s->weight_planes != 8) return 0;
@@ -160,21 +160,60 @@ static int good_rows(const hs_model *m, size_t bytes, const step *s) {
     return (s->stairs || flat(s)) && lies(m, bytes, s->weights, s->weights_bytes, terms_ * padded * s->weight_planes / 8);
 }
 
+/* An instruction of a front end, of which at least 5 words are there: registers, sizes and places that there are. */
+static int good_instruction(const step *s, const cell *program, const cell *p, size_t left) {
+    const uint32_t registers = program[0], h = p[3], w = p[4];
+    if (p[0] > EMIT_CODES || (p[0] != LOAD_CODES && left < (p[0] == POOL_PLANE || p[0] == EMIT_CODES ? 8u : 7u))) return 0;
+    if ((p[0] == FILTER && p[6] > left / 2) || (p[0] == EMIT_CODES && p[7] > left / 2)) return 0;
+    if (instruction_words(p) > left || h < 1 || h > program[1] || w < 1 || w > program[2]) return 0;
+    if (p[1] >= (p[0] == LOAD_CODES ? s->c : registers) || p[2] >= registers) return 0;
+    if (p[0] == LOAD_CODES) return h == program[1] && w == program[2];
+    if (p[0] == FILTER) {
+        if (p[1] == p[2] || p[5] > 1 || p[6] < 1) return 0;
+        for (size_t k = 0; k < p[6]; k++)
+            if (p[8 + 2 * k] >= (p[5] ? w : h)) return 0;
+    } else if (p[0] == ACTIVATE)
+        return p[5] <= 3;
+    else if (p[0] == POOL_PLANE)
+        return p[1] != p[2] && p[5] <= 1 && p[6] >= 1 && p[6] <= h && p[6] <= w && p[7] >= 1 && h % p[7] == 0 && w % p[7] == 0;
+    else {
+        if (p[6] > 31) return 0;
+        for (size_t k = 0; k < p[7]; k++)
+            if (p[8 + 2 * k] >= (uint64_t)h * w || p[9 + 2 * k] >= s->units) return 0;
+    }
+    return 1;
+}
+
+/* A front end: its `shift` is the numbers of all its planes and of the row that lies twice. */
+static int good_front(const hs_model *m, size_t bytes, const step *s) {
+    const uint64_t words = s->weights_bytes / 4;
+    const cell *program = (const cell *)(const void *)(m->data + s->weights);
+    if (words < FRONT_HEAD || !lies(m, bytes, s->weights, s->weights_bytes, 4 * words)) return 0;
+    const uint32_t registers = program[0], height = program[1], width = program[2], edge = program[3];
+    if (registers < 1 || registers > 4096 || !small(height) || !small(width) || edge > 65528) return 0;
+    if (height < 2 * edge + s->h || width < 2 * edge + s->w || height < 3 * edge + 1 || width < 3 * edge + 1) return 0;
+    if ((uint64_t)registers * height * pitch_of(width) + 2 * pitch_of(width) != s->shift || s->shift > 1u << 28) return 0;
+    const cell *at = program + FRONT_HEAD, *end = program + words;
+    for (; at < end; at += instruction_words(at))
+        if (end - at < 5 || !good_instruction(s, program, at, (size_t)(end - at))) return 0;
+    return 1;
+}
+
 /* Whether a step is sound and fits what stands before it; `b` becomes what stands behind it. */
 static int good(const hs_model *m, size_t bytes, const step *s, between *b) {
     const int of_samples = b->layout == OF_SAMPLES, framed = s->py << 16 == (b->frame & ~0xffffu) && s->px == (b->frame & 0xffffu);
     if (!small(s->c) || !small(s->h) || !small(s->w) || !small(s->units) || s->in_planes < 1 || s->in_planes > 8) return 0;
     if ((uint64_t)s->c * s->h * s->w > 1u << 28 || !geometry(s) || (uint64_t)s->oh * s->ow > 1u << 24) return 0;
     if ((s->frame >> 16) > 255 || (s->frame & 0xffffu) > 255) return 0;
-    if (s->kind == PLANES || s->kind == BYTES || s->kind == BITS ? b->layout != RAW : !same_input(s, b)) return 0;
+    if (s->kind == PLANES || s->kind == BYTES || s->kind == BITS || s->kind == FRONT ? b->layout != RAW : !same_input(s, b)) return 0;
     if (of_samples && (s->lanes != b->lanes || !framed)) return 0;
     between next = {OF_OUTPUTS, s->units, s->oh, s->ow, s->out_planes, s->out_words, 0, 0};
     int ok = 0;
     if (s->kind == PLANES)
-        ok = s->h == 1 && s->w == 1 && s->oh == 1 && s->ow == 1 && s->units == s->c && m->inputs == s->c
+        ok = s->h == 1 && s->w == 1 && s->oh == 1 && s->ow == 1 && s->units == s->c && b->c == s->c
             && s->out_planes == 8 && s->out_words == rounded(s->c, 64) / 64;
     else if (s->kind == BYTES)
-        ok = good_bytes(m, bytes, s);
+        ok = (uint64_t)s->c * s->h * s->w == b->c && good_bytes(m, bytes, s);
     else if (s->kind == OUTPUTS)
         ok = b->layout == OF_OUTPUTS && good_outputs(m, bytes, s);
     else if (s->kind == SAMPLES)
@@ -188,11 +227,15 @@ static int good(const hs_model *m, size_t bytes, const step *s, between *b) {
                                 : of_samples && b->frame == 0 && s->out_words == rounded(s->c, 64) / 64);
     else if (s->kind == BITS)
         ok = s->units == s->c && s->oh == s->h && s->ow == s->w && s->in_planes == 1 && s->out_planes == 1
-            && s->out_words == rounded(s->c, 64) / 64 && (uint64_t)s->h * s->w * s->out_words * 8 == m->inputs;
+            && s->out_words == rounded(s->c, 64) / 64 && (uint64_t)s->h * s->w * s->out_words * 8 == b->c;
     else if (s->kind == EMIT)
         ok = b->layout == OF_OUTPUTS && (uint64_t)s->h * s->w * s->in_planes * s->in_words * 2 == m->outputs;
     else if (s->kind == ROWS)
         ok = b->layout == OF_OUTPUTS && good_rows(m, bytes, s);
+    else if (s->kind == FRONT)
+        ok = (uint64_t)s->c * s->h * s->w == b->c && s->oh == 1 && s->ow == 1 && s->out_planes == 1
+            && s->out_words == rounded(s->units, 8) / 8 && good_front(m, bytes, s);
+    if (s->kind == FRONT) next.layout = RAW;
     if (s->kind == SAMPLES || s->kind == TURN || (s->kind == POOL && of_samples)) {
         next.layout = OF_SAMPLES;
         next.lanes = s->lanes;
@@ -206,7 +249,7 @@ static int good(const hs_model *m, size_t bytes, const step *s, between *b) {
 /* Bytes of a map, and of the lists that a step builds; saturating where they would not fit. */
 static uint64_t map_bytes(const hs_model *m, const between *b) {
     if (b->layout == DONE) return 0;
-    if (b->layout == OF_OUTPUTS) return (uint64_t)m->tile * b->h * b->w * b->planes * b->words * 8;
+    if (b->layout == OF_OUTPUTS || b->layout == RAW) return (uint64_t)m->tile * b->h * b->w * b->planes * b->words * 8;
     return ((uint64_t)b->h + 2 * (b->frame >> 16)) * (b->w + 2 * (b->frame & 0xffffu))
         * ((uint64_t)b->planes * b->c + 1) * b->words * 8;
 }
@@ -216,6 +259,7 @@ static uint64_t list_bytes(const hs_model *m, const step *s) {
     if (s->kind == BYTES) return (uint64_t)byte_steps(s) * 4 * byte_rows(s, m->tile);
     if (s->kind == OUTPUTS || s->kind == ROWS)
         return ((uint64_t)m->tile * sites(s) * room + (flat(s) ? 0 : 2 * wide)) * s->in_planes * 2;
+    if (s->kind == FRONT) return (uint64_t)s->shift * 4;
     return 0;
 }
 
@@ -236,6 +280,7 @@ int hs_open(hs_model *m, const void *data, size_t bytes) {
     m->inputs = head[6];
     m->outputs = head[7];
     m->isa = hs_isa();
+    b.c = m->inputs;
     if (m->ops < 1 || m->ops > HS_STEPS || HS_HEAD + (uint64_t)m->ops * HS_STEP_BYTES > bytes) return HS_BAD_LAYER;
     if (m->tile < 1 || m->tile > 512 || m->inputs < 1 || m->outputs < 1) return HS_BAD_LAYER;
     for (m->bad = 0; m->bad < m->ops; m->bad++) {
@@ -246,6 +291,7 @@ int hs_open(hs_model *m, const void *data, size_t bytes) {
             if (s.kind == OUTPUTS && !hs_kernels[0].outputs[lane_index(s.lanes)]) return HS_TOO_WIDE;
             if (s.kind != OUTPUTS && !hs_kernels[0].samples[lane_index(s.lanes)]) return HS_TOO_WIDE;
         }
+        if (s.kind == FRONT && !hs_kernels[0].front) return HS_BAD_LAYER;
         if (b.layout == DONE || !good(m, bytes, &s, &b)) return HS_BAD_LAYER;
         if (map_bytes(m, &b) > map) map = map_bytes(m, &b);
         if (list_bytes(m, &s) > lists) lists = list_bytes(m, &s);

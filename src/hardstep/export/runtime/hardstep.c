@@ -38,12 +38,12 @@ void hs_run(const hs_model *m, const uint8_t *codes, int32_t *scores, size_t n, 
     word *const maps[2] = {(word *)scratch, (word *)(void *)((unsigned char *)scratch + m->map)};
     work w;
     w.data = m->data;
-    w.inputs = m->inputs;
     w.outputs = m->outputs;
     w.lists = (entry *)(void *)((unsigned char *)scratch + 2 * m->map);
     for (size_t done = 0; done < n; done += m->tile) {
         size_t side = 0;
         w.codes = codes + done * m->inputs;
+        w.inputs = m->inputs;
         w.scores = scores + done * m->outputs;
         w.n = n - done < m->tile ? n - done : m->tile;
         for (uint32_t i = 0; i < m->ops; i++, side ^= 1u) {
@@ -61,6 +61,11 @@ void hs_run(const hs_model *m, const uint8_t *codes, int32_t *scores, size_t n, 
             case BACK: with->back[lane_index(s.lanes)](&s, &w); break;
             case BITS: bits(&s, &w); break;
             case EMIT: emit(&s, &w); break;
+            case FRONT: /* what follows reads its codes as input */
+                with->front(&s, &w);
+                w.codes = (const uint8_t *)w.out;
+                w.inputs = s.units;
+                break;
             default: with->rows(&s, &w); break;
             }
         }

@@ -7,6 +7,7 @@
 #define ISA baseline
 #include "lists.h"
 #include "bytes.h"
+#include "scatter.h"
 #include "rows.h"
 #include "widths.h"
 #undef ISA
@@ -25,6 +26,7 @@
 #define ISA avx2
 #include "lists.h"
 #include "bytes.h"
+#include "scatter.h"
 #include "rows.h"
 #include "widths.h"
 #undef ISA
@@ -45,6 +47,7 @@
 #define ISA avx512
 #include "lists.h"
 #include "bytes.h"
+#include "scatter.h"
 #include "rows.h"
 #include "widths.h"
 #undef ISA
@@ -66,7 +69,7 @@
 #define FOUR_WIDTHS(name, isa) {name##_64_##isa, NULL, NULL, NULL}
 #endif
 #define TABLE(isa)                                                                              \
-    {bytes_any_##isa, rows_any_##isa, FOUR_WIDTHS(outputs, isa), FOUR_WIDTHS(samples, isa),     \
+    {bytes_any_##isa, rows_any_##isa, front_any_##isa, FOUR_WIDTHS(outputs, isa), FOUR_WIDTHS(samples, isa),     \
      FOUR_WIDTHS(turn, isa), FOUR_WIDTHS(back, isa)}
 #if HS_MAX_LANES >= 256 /* 128 lanes: two positions a vector */
 #define outputs_128_avx2 twins_256_avx2

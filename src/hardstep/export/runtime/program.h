@@ -31,6 +31,12 @@ typedef uint64_t HS_ALIAS word;
 typedef uint16_t HS_ALIAS entry;
 typedef int16_t HS_ALIAS weight16;
 typedef int32_t HS_ALIAS sum32;
+typedef uint32_t HS_ALIAS cell; /* of a plane of a front end, or a word of its program */
+#if defined(__GNUC__)
+typedef uint32_t block __attribute__((vector_size(32), aligned(4), may_alias)); /* 8 of them */
+#else
+typedef cell block;
+#endif
 
 enum {
     PLANES = 1,  /* input bytes to bit planes, one position */
@@ -42,7 +48,8 @@ enum {
     BACK = 7,    /* and back */
     ROWS = 8,    /* bits to bits or scores, rows of weights are added */
     BITS = 9,    /* input that is packed already: [position][words] */
-    EMIT = 10    /* bits as they lie in place of scores: [position][plane][words] */
+    EMIT = 10,   /* bits as they lie in place of scores: [position][plane][words] */
+    FRONT = 11   /* input bytes to bytes that stand for them, by a program on planes of numbers */
 };
 
 /* One step. Bits lie as [sample][position][plane][words], or with lanes of samples as
@@ -81,7 +88,7 @@ typedef struct {
 typedef void (*kernel)(const step *, const work *);
 
 typedef struct {
-    kernel bytes, rows, outputs[4], samples[4], turn[4], back[4]; /* lanes 64, 128, 256, 512 */
+    kernel bytes, rows, front, outputs[4], samples[4], turn[4], back[4]; /* lanes 64, 128, 256, 512 */
 } kernels;
 
 /* Entries that a list takes: 8 for its length, then its own padded to 8; building and reading ahead go past the end. */
@@ -107,6 +114,17 @@ static inline size_t byte_rows(const step *s, size_t samples) {
 
 /* Rows of a position with lanes of samples: one a plane and channel, and one of zeros. */
 static inline size_t rows_in(const step *s) { return (size_t)s->in_planes * s->c + 1; }
+
+/* The instructions of a front end's program; it begins with registers, height and width of a plane, reflection. */
+enum { LOAD_CODES = 0, FILTER = 1, ACTIVATE = 2, POOL_PLANE = 3, EMIT_CODES = 4, FRONT_HEAD = 4 };
+
+static inline size_t instruction_words(const cell *p) {
+    return p[0] == FILTER ? 7 + 2 * (size_t)p[6] : p[0] == EMIT_CODES ? 8 + 2 * (size_t)p[7] : p[0] == LOAD_CODES ? 5
+        : p[0] == ACTIVATE ? 7 : 8;
+}
+
+/* Numbers of a row of a plane, in whole blocks. */
+static inline size_t pitch_of(size_t width) { return (width + 7) / 8 * 8; }
 
 static inline uint32_t bit_length(uint32_t x) {
     uint32_t n = 0;
