@@ -9,6 +9,7 @@ from pathlib import Path
 from .lines import Line, NoLinesError, Shown, Table, gain, grouped, last, lines, mean, spread
 
 ALONE, CONVNET, FRONT = "step MLP", "convnet4", "scattering + step MLP"
+CODES = "step scattering in codes + step MLP"
 RIVALS = {"mlp": ALONE, "convnet4": CONVNET}
 
 
@@ -58,6 +59,15 @@ def numbers(results: Path) -> dict[str, str]:
     with suppress(NoLinesError):
         timed = lines(results, "scattering", kind="time", data="fashion-mnist", images=60_000, way=FRONT)
         known["seconds"] = f"{timed[-1]['seconds']:.0f}"
+    with suppress(NoLinesError):
+        front = lines(results, "scattering", kind="frozen", data="fashion-mnist")[-1]
+        known |= {way: f"{front[f'{way}_microseconds']:.0f}" for way in ("engine", "torch")}
+    for name, rows in (("1000", 1000), ("all", 0)):
+        with suppress(NoLinesError, KeyError):
+            joined = runs(results, rows)[CODES]
+            known[f"{name}_frozen"] = spread(joined, "frozen")
+            known[f"{name}_bytes"] = f"{mean([line['bytes'] for line in joined])[0]:,.0f}"
+            known[f"{name}_wrong"] = str(sum(line["wrong_scores"] for line in joined))
     return known
 
 
