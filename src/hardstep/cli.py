@@ -59,7 +59,7 @@ class Train:
     patience
         Stop after so many sweeps without a better validation score.
     weight_bits
-        Bits of a rounded weight, 2 to 16.
+        Bits of a rounded weight, 2 to 16; 8 if not given, 16 where real sums go from block to block.
     name
         The run folder is runs/<name>; by default <data>-<method>-<seed>.
     progress
@@ -74,7 +74,7 @@ class Train:
     sweeps: int | None = None
     seed: int = 0
     patience: int | None = None
-    weight_bits: int = 8
+    weight_bits: int | None = None
     name: str | None = None
     progress: bool = True
     augment: Augment = field(default_factory=Augment)
@@ -96,7 +96,8 @@ class Train:
 
     def run(self, console: Console, arguments: list[str], folder: RunFolder) -> int:
         """Train, freeze, write the run folder, print the table."""
-        check_bits(self.weight_bits)
+        if self.weight_bits is not None:
+            check_bits(self.weight_bits)
         with launched() as fabric:
             return self._run(console, arguments, folder, fabric)
 

@@ -29,7 +29,7 @@ __all__ = ["as_torch", "check_bits", "freeze"]
 ROWS = 10_000  # calibration rows that are looked at
 
 
-def freeze(net: nn.Module, *, calibrate: Part, weight_bits: int = 8) -> HardNet:
+def freeze(net: nn.Module, *, calibrate: Part, weight_bits: int | None = None) -> HardNet:
     """Round a network of hard steps to integers and say what the rounding changed.
 
     Batch normalisation, biases and the scales of inputs and weights all fold into integer thresholds: a unit
@@ -44,7 +44,7 @@ def freeze(net: nn.Module, *, calibrate: Part, weight_bits: int = 8) -> HardNet:
     What a convolution adds is rounded once, so with n of them so far, the same steps and the rounded weights, S 2^-f
     is off by n 2^-(f+1), and a little for gains of 31 bits. Where gains and constants are whole multiples of 2^-f
     nothing is rounded. Only the first layer, shortcuts and the read-out of the published ones have real weights, few
-    but read by all blocks: take `weight_bits=16`.
+    but read by all blocks: so they get 16 bits unless `weight_bits` says otherwise.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def freeze(net: nn.Module, *, calibrate: Part, weight_bits: int = 8) -> HardNet:
         The part on which the changes are counted (up to 10,000 rows, evenly spaced); it also spans the input
         grid where the features are numbers rather than 8-bit codes.
     weight_bits
-        Bits of a rounded weight, 2 to 16.
+        Bits of a rounded weight, 2 to 16; None for 8, and for 16 where sums stay real.
 
     Raises
     ------
@@ -72,6 +72,8 @@ def freeze(net: nn.Module, *, calibrate: Part, weight_bits: int = 8) -> HardNet:
     >>> hs.freeze(hs.nets.mlp(64, 32, 10), calibrate=data.train).nbytes
     2536
     """
+    if weight_bits is None:
+        weight_bits = 16 if any(isinstance(module, RealBlock) for module in net.modules()) else 8
     check_bits(weight_bits)
     if not any(isinstance(module, Step) for module in net.modules()):
         raise ValueError("the network has no step, so nothing can become bits; put hardstep.Step() between its layers")
