@@ -2,6 +2,7 @@
 
     python benchmarks/quality/surrogates.py choose run table --net mlp [--seeds 5]    # two hours, one core
     python benchmarks/quality/surrogates.py long --net mlp --seeds 5                  # an hour
+    python benchmarks/quality/surrogates.py choose run table --net binary             # an hour; signs, binary weights
 
 HARDSTEP_DATA names the folder above fashion-mnist/. `choose` trains every rule at two shapes and two learning rates for
 a part of the epochs and scores the validation part of seed 100; `run` takes the best from there, trains on seeds 0, 1,
@@ -33,14 +34,17 @@ class Net:
     """A data set, a network, and the epochs of choosing, of a run and of a long run; rows None are all."""
 
     data: str
-    net: hs.nets.MLP | hs.nets.ConvNet4
+    net: hs.nets.MLP | hs.nets.ConvNet4 | hs.nets.VGGSmall
     epochs: tuple[int, int, int]
     rows: int | None = None
 
 
+BITS: dict[str, Any] = {"activation": hs.Sign(), "weights": hs.Binary()}  # but for the first and the last layer
 NETS = {
     "tiny": Net("digits", hs.nets.MLP(hidden=(16,)), (1, 2, 2), 500),
     "mlp": Net("fashion-mnist", hs.nets.MLP(hidden=(1024, 1024)), (4, 10, 40)),
+    "binary": Net("fashion-mnist", hs.nets.ConvNet4(channels=(16, 32), units=256, **BITS), (3, 8, 30), 10_000),
+    "vgg": Net("fashion-mnist", hs.nets.VGGSmall(**BITS), (5, 30, 120)),
     "convnet": Net("fashion-mnist", hs.nets.ConvNet4(channels=(32, 64), units=512), (2, 8, 30)),
 }
 RATES = (1e-3, 3e-3)

@@ -12,6 +12,7 @@ from pathlib import Path
 from .lines import Line, NoLinesError, Shown, Table, bare, gain, grouped, last, lines, mean, spread
 
 NAME = "surrogates"
+NETS = ("mlp", "convnet", "binary", "vgg")
 REFERENCE = "clipped"  # the clipped straight-through estimator
 
 
@@ -75,10 +76,10 @@ def short(text: str) -> str:
 def numbers(results: Path) -> dict[str, str]:
     """Return the best mean of each network, as far as it was measured."""
     known: dict[str, str] = {}
-    for net in ("mlp", "convnet"):
+    for net in NETS:
         with suppress(NoLinesError):
             known[f"{net}_best"] = best(results, net)
     return known
 
 
-SHOWN = Shown({"mlp": partial(test, net="mlp"), "convnet": partial(test, net="convnet"), "longer": longer}, numbers)
+SHOWN = Shown({**{net: partial(test, net=net) for net in NETS}, "longer": longer}, numbers)
