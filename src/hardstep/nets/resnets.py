@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import nn
 
@@ -55,6 +56,8 @@ class ResNet18:
     torch.Size([2, 10])
     """
 
+    stages: ClassVar = (2, 2, 2, 2)  # residual blocks of each
+
     channels: tuple[int, int, int, int] = (64, 128, 256, 512)
     small: bool = False
     norm: bool = True
@@ -65,13 +68,14 @@ class ResNet18:
 
     def __call__(self, shape: tuple[int, ...], outputs: int, seed: int = 0) -> nn.Sequential:
         """Build the network; the initial weights depend on the seed only."""
-        check_images("resnet18", shape, 8 if self.small else 32, "" if self.small else REMEDY)
+        name = type(self).__name__.lower()
+        check_images(name, shape, 8 if self.small else 32, "" if self.small else "; small=True takes smaller ones")
         with seeded(seed):
-            return _build(self, (2, 2, 2, 2), shape[0], outputs, small=self.small)
+            return _build(self, self.stages, shape[0], outputs, small=self.small)
 
 
 @dataclass(frozen=True)
-class ResNet34:
+class ResNet34(ResNet18):
     """A convolution, sixteen residual blocks and a linear read-out of their mean over places; 33 activations, all hard.
 
     21,797,672 parameters for 3x224x224 samples of 1000 classes. `freeze` takes it as it takes `ResNet18`.
@@ -106,19 +110,7 @@ class ResNet34:
     torch.Size([2, 10])
     """
 
-    channels: tuple[int, int, int, int] = (64, 128, 256, 512)
-    small: bool = False
-    norm: bool = True
-    readout_norm: bool = False
-    activation: Activation = field(default_factory=Step)
-    weights: Weights = field(default_factory=Real)
-    sums: Sums = field(default_factory=HardSums)
-
-    def __call__(self, shape: tuple[int, ...], outputs: int, seed: int = 0) -> nn.Sequential:
-        """Build the network; the initial weights depend on the seed only."""
-        check_images("resnet34", shape, 8 if self.small else 32, "" if self.small else REMEDY)
-        with seeded(seed):
-            return _build(self, (3, 4, 6, 3), shape[0], outputs, small=self.small)
+    stages: ClassVar = (3, 4, 6, 3)
 
 
 @dataclass(frozen=True)
@@ -169,11 +161,8 @@ class ResNet20:
             return _build(self, (3, 3, 3), shape[0], outputs, small=True, padded=True)
 
 
-REMEDY = "; small=True takes smaller ones"
-
-
 def _build(
-    recipe: ResNet18 | ResNet20 | ResNet34,
+    recipe: ResNet18 | ResNet20,
     pairs: Sequence[int],
     inputs: int,
     outputs: int,
