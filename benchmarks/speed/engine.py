@@ -31,7 +31,7 @@ from tables.engine import layers, two_threads
 
 INT8 = ("MatMulInteger", "QLinearMatMul", "QGemm", "_int_mm", "quantized", "QLinearConv")
 FLOAT = ("torch linear", "torch mm", "torch conv2d")
-BITS = ("bnn-lab", "OpenVINO binary")
+BITS = ("bnn-lab", "openvino binary")
 XNOR = ("xnor.c",)
 
 
