@@ -204,6 +204,8 @@ def kernels(hard: HardNet, sample: NDArray[Any] | None = None) -> str:
     engine = Engine(hard, sample=sample)
     if engine.reason:
         return f"run by the NumPy reference: {engine.reason}"
+    if not hard.of_codes:
+        return f"run by the C runtime, {engine.isa}: one program, sample by sample, since real sums travel"
     lines = [f"run by the C runtime, {engine.isa}, vectors of {engine.lanes} bits:"]
     one, many = engine.kernels(1), engine.kernels(10**6)
     for few, lots in zip(one, many, strict=True):

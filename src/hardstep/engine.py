@@ -16,7 +16,8 @@ from jaxtyping import Int64
 from numpy.typing import NDArray
 
 from hardstep.export.compiler import LIBRARY, load_runtime
-from hardstep.export.pack import pack
+from hardstep.export.pack import Packed, pack
+from hardstep.export.pack_sums import pack_sums
 from hardstep.export.plan import WIDTHS, Choice, Kernel, plan
 from hardstep.hard_layers import Pool, exact_product
 from hardstep.hardnet import HardNet
@@ -47,7 +48,8 @@ class Engine:
     `engine(x)` gives the integers of `hard(x)`. Every layer runs by the kernel that a cost model chooses from its
     shape, its weights and the density of its codes (`choices` says which and why, `density` the share
     of set bits that each layer with weights reads on the sample); one with lanes of outputs for few samples,
-    another with lanes of samples for many. Where the C runtime is missing (no compiler at installation) or
+    another with lanes of samples for many. Networks whose sums stay real run as one program, sample by
+    sample, without choices. Where the C runtime is missing (no compiler at installation) or
     cannot take a layer, the NumPy reference serves, and says so once by `logging`.
 
     Parameters
@@ -114,7 +116,8 @@ class Engine:
         self.reason = "" if self._library else "the C runtime is not built; install with a C compiler"
         self.density: Sequence[float] = ()
         try:
-            self._layers: Sequence[Sums | Pool] = lower(hard, behind_front=True)
+            self._sums: Packed | None = None if hard.of_codes else pack_sums(hard)
+            self._layers: Sequence[Sums | Pool] = () if self._sums else lower(hard, behind_front=True)
             density = _density(self._layers, hard, sample)
             sums = [layer for layer in self._layers if isinstance(layer, Sums)]
             self.density = [bits / layer.top.bit_length() for bits, layer in zip(density, sums, strict=False)]
@@ -172,6 +175,8 @@ class Engine:
 
     @cached_property
     def _small(self) -> _Program:
+        if self._sums is not None:
+            return _Program(self._library, self._sums.data, self.isa)
         sums = [layer for layer in self._layers if isinstance(layer, Sums)]
         bits = [max(1, layer.top.bit_length()) * 2 * (np.prod(layer.shape) + 32) for layer in sums]
         tile = int(np.clip(LISTS // max(bits), 1, 64))
@@ -259,8 +264,8 @@ def _load(path: Path) -> Any:
 
 
 def _density(layers: Sequence[Sums | Pool], hard: HardNet, sample: NDArray[Any] | None) -> list[float]:
-    """Return the set bits a code of what each layer with weights reads, on a sample; empty without one."""
-    if sample is None:
+    """Return the set bits a code of what each layer with weights reads, on a sample; empty without one or layers."""
+    if sample is None or not layers:
         return []
     first = next(layer for layer in layers if isinstance(layer, Sums))
     given = hard.codes(sample)

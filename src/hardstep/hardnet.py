@@ -187,7 +187,7 @@ class HardNet:
             if not isinstance(layer, Dense | Conv | Pool | Flatten | Scatter):
                 raise ValueError(
                     f"layer {i} ({type(layer).__name__}) computes with real sums in fixed point; {who} reads codes "
-                    "only. NumPy and ONNX run such a network; one with HardSums runs everywhere"
+                    "only. NumPy, the engine, C and ONNX run such a network; one with HardSums runs everywhere"
                 )
 
     @property

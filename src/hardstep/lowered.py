@@ -117,7 +117,7 @@ def lower(net: HardNet, *, behind_front: bool = False) -> tuple[Sums | Pool, ...
     >>> [layer.out_shape for layer in lower(hard)]
     [(32, 1, 1), (10, 1, 1)]
     """
-    net.check_codes("a lowered network (engine, C, QONNX, Verilog, rules)")
+    net.check_codes("a lowered network (QONNX, Verilog, rules)")
     front = net.front
     if front is not None and not behind_front:
         raise ValueError(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hardstep.export.compiler import RUNTIME
 from hardstep.export.pack import Packed, pack
+from hardstep.export.pack_sums import pack_sums
 from hardstep.export.plan import WIDTHS, Choice, plan
 from hardstep.hardnet import HardNet
 from hardstep.lowered import lower
@@ -73,8 +74,9 @@ def to_c(
     True
     """
     packed, choices = _packed(hard, name, lanes, tile, plain=True)
-    kernels = _kernels(choices, front=hard.front is not None)
-    return _one_file(_head(hard, name, packed, choices), kernels, small, _network(name, packed, hard, vectors))
+    return _one_file(
+        _head(hard, name, packed, choices), _kernels(hard, choices), small, _network(name, packed, hard, vectors)
+    )
 
 
 def write_c(
@@ -109,7 +111,7 @@ def write_c(
     head, network = _head(hard, name, packed, choices), _network(name, packed, hard, None)
     texts = {f"{name}.h": _header(hard, name, packed)}
     if layout in ("file", "arduino"):
-        texts[f"{name}.c"] = _one_file(head, _kernels(choices, front=hard.front is not None), small, network)
+        texts[f"{name}.c"] = _one_file(head, _kernels(hard, choices), small, network)
     else:
         texts[f"{name}.c"] = "\n".join([head, '#include "hardstep.h"\n', network])
         texts |= {path.name: path.read_text() for path in sorted(RUNTIME.glob("*.[ch]"))}
@@ -143,6 +145,8 @@ def _packed(hard: HardNet, name: str, lanes: int, tile: int, *, plain: bool) -> 
         raise ValueError(f"name must be a C identifier that does not begin with hs_, got {name!r}")
     if not 1 <= tile <= 512:
         raise ValueError(f"tile must be 1 to 512 samples, got {tile}")
+    if not hard.of_codes:
+        return pack_sums(hard), ()
     layers = lower(hard, behind_front=True)
     choices = plan(layers, lanes=lanes)
     return pack(layers, choices, tile=tile, front=hard.front, plain=plain), choices
@@ -150,7 +154,7 @@ def _packed(hard: HardNet, name: str, lanes: int, tile: int, *, plain: bool) -> 
 
 def _one_file(head: str, kernels: str, small: bool, network: str) -> str:
     """Return a file that needs no other: comment, options, runtime and network."""
-    options = ["#define HS_NO_SAMPLES", *(["#define HS_SMALL"] if small else [])]
+    options = ["#define HS_NO_SAMPLES", *(["#define HS_SMALL"] if small or "hs_positions" not in kernels else [])]
     return "\n".join([head, *options, _inlined("hardstep.c", set(), kernels), network])
 
 
@@ -164,22 +168,25 @@ def _inlined(file: str, seen: set[str], kernels: str = "") -> str:
             lines.append(line)
         elif found[1] == "isas.h":
             lines.append(kernels)
-        elif found[1] not in seen:
+        elif found[1] not in seen or found[1] == "cells.h":  # for each width of cells
             lines.append(_inlined(found[1], seen))
     return "\n".join(lines)
 
 
-def _kernels(choices: Sequence[Choice], *, front: bool) -> str:
-    """Return the kernels that are chosen, for the instruction set that the compiler is told, and their table."""
+def _kernels(hard: HardNet, choices: Sequence[Choice]) -> str:
+    """Return the kernels that a network needs, for the instruction set that the compiler is told, and their table."""
     widths = sorted({choice.lanes for choice in choices})
-    files = ("lists.h", "bytes.h", *["scatter.h"] * front, "rows.h")
-    lines = ["#define ISA baseline", *(_inlined(file, set()) for file in files)]
+    files = ["lists.h", "bytes.h", *["scatter.h"] * bool(hard.front), "rows.h"] if hard.of_codes else ["sums.h"]
+    lines = ["#define ISA baseline", *(_inlined(file, set()) for file in ("names.h", *files))]
     for width in widths:
         lines += [f"#define LANES {width}", _inlined("lanes.h", set()), _inlined("samples.h", set())]
+    numbers = ", ".join(
+        f"{name}_any_baseline" if file in files else "NULL"
+        for name, file in (("bytes", "bytes.h"), ("rows", "rows.h"), ("front", "scatter.h"), ("sums", "sums.h"))
+    )
     outputs = ", ".join(f"outputs_{width}_baseline" if width in widths else "NULL" for width in WIDTHS)
-    first = "front_any_baseline" if front else "NULL"
     none = "{NULL, NULL, NULL, NULL}"
-    table = f"{{bytes_any_baseline, rows_any_baseline, {first}, {{{outputs}}}, {none}, {none}, {none}}}"
+    table = f"{{{numbers}, {{{outputs}}}, {none}, {none}, {none}}}"
     lines += ["#undef ISA", f"static const kernels hs_kernels[] = {{{table}}};", "int hs_isa(void) { return 0; }"]
     return "\n".join(lines)
 

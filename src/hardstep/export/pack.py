@@ -19,7 +19,7 @@ from hardstep.hard_layers import Pool
 from hardstep.hard_scatter import Scatter
 from hardstep.lowered import Sums
 
-__all__ = ["Packed", "pack"]
+__all__ = ["Packed", "assembled", "pack"]
 
 MAGIC, VERSION = b"HSTP", 1
 HEAD, STEP = 64, 128
@@ -69,13 +69,30 @@ def pack(
     for i, layer in enumerate(layers):
         builder.add(i, layer)
     outputs = builder.end_packed() if builder.steps[-1].stairs else builder.state.c
-    begin = HEAD + STEP * len(builder.steps)
-    body = b"".join(struct.pack("<32I", *(value & 0xFFFFFFFF for value in _moved(s, begin))) for s in builder.steps)
-    body += bytes(builder.data)
-    rest = struct.pack("<4I", len(builder.steps), tile, inputs, outputs) + bytes(HEAD - 32) + body
+    return assembled(builder.steps, builder.data, tile=tile, inputs=inputs, outputs=outputs)
+
+
+def assembled(steps: Sequence[Step], sections: bytes | bytearray, *, tile: int, inputs: int, outputs: int) -> Packed:
+    """Return steps and the sections they name, counted from the first one, as one buffer with its head."""
+    begin = HEAD + STEP * len(steps)
+    body = b"".join(struct.pack("<32I", *(value & 0xFFFFFFFF for value in _moved(step, begin))) for step in steps)
+    rest = struct.pack("<4I", len(steps), tile, inputs, outputs) + bytes(HEAD - 32) + body + bytes(sections)
     data = MAGIC + struct.pack("<3I", VERSION, 16 + len(rest), zlib.crc32(rest)) + rest
-    maps, lists = max(builder.maps(tile), default=0), max(list_bytes(step, tile) for step in builder.steps)
+    maps, lists = (max(size(step, tile) for step in steps) for size in (_map_bytes, list_bytes))
     return Packed(data, 2 * _lines(maps) + _lines(lists))
+
+
+def _map_bytes(step: Step, tile: int) -> int:
+    """Return the bytes of what stands behind a step."""
+    high, wide = step.oh + 2 * (step.frame >> 16), step.ow + 2 * (step.frame & 0xFFFF)
+    if _gives_samples(step):
+        return high * wide * (step.out_planes * step.units + 1) * step.out_words * 8
+    return tile * step.oh * step.ow * step.out_planes * step.out_words * 8
+
+
+def _gives_samples(step: Step) -> bool:
+    """Whether lanes of samples stand behind a step."""
+    return step.kind in (KINDS["samples"], KINDS["turn"]) or (step.kind == KINDS["pool"] and step.lanes > 0)
 
 
 def _lines(count: int) -> int:
@@ -173,17 +190,6 @@ class _Builder:
         )
         return s.h * s.w * s.planes * s.words * 2
 
-    def maps(self, tile: int) -> list[int]:
-        """Return the bytes of what stands behind each step."""
-        found = []
-        for step in self.steps:
-            high, wide = step.oh + 2 * (step.frame >> 16), step.ow + 2 * (step.frame & 0xFFFF)
-            if step.kind in (KINDS["samples"], KINDS["turn"]) or (step.kind == KINDS["pool"] and step.lanes):
-                found.append(high * wide * (step.out_planes * step.units + 1) * step.out_words * 8)
-            else:
-                found.append(tile * step.oh * step.ow * step.out_planes * step.out_words * 8)
-        return found
-
     def _next_frame(self, i: int) -> int:
         """Return the frame that the next layer wants around its input, where it takes lanes of samples too."""
         after = self.layers[i + 1] if i + 1 < len(self.layers) else None
@@ -192,8 +198,8 @@ class _Builder:
 
     def _emit(self, step: Step) -> None:
         self.steps.append(step)
-        samples = step.kind in (KINDS["samples"], KINDS["turn"]) or (step.kind == KINDS["pool"] and step.lanes)
-        self.state = _State(step.units, step.oh, step.ow, step.out_planes, step.out_words, step.lanes if samples else 0)
+        lanes = step.lanes if _gives_samples(step) else 0
+        self.state = _State(step.units, step.oh, step.ow, step.out_planes, step.out_words, lanes)
 
     def _put(self, array: NDArray[Any]) -> tuple[int, int]:
         """Store an array on a line of its own; return where, from the first section, and its bytes."""

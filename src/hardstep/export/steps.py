@@ -14,7 +14,7 @@ __all__ = ["KINDS", "Step", "front_step", "list_bytes"]
 KINDS = {
     name: i + 1
     for i, name in enumerate(
-        ("planes", "bytes", "outputs", "samples", "pool", "turn", "back", "rows", "bits", "emit", "front")
+        ("planes", "bytes", "outputs", "samples", "pool", "turn", "back", "rows", "bits", "emit", "front", "sums")
     )
 }
 
@@ -83,6 +83,8 @@ def list_bytes(step: Step, tile: int) -> int:
     """Return the bytes of the lists or planes that a step builds, as `check.h` counts them."""
     if step.kind == KINDS["front"]:
         return 4 * step.shift
+    if step.kind == KINDS["sums"]:
+        return 8 * step.shift
     sites, codes = (1, step.c * step.h * step.w) if step.flat else (step.h * step.w, step.c)
     room, wide = (-(-count // 8) * 8 + 24 for count in (codes, step.terms))
     if step.kind == KINDS["bytes"]:

@@ -124,6 +124,8 @@ class HardSums:
 class RealSums:
     """Keep the sums real: each convolution reads steps of them and adds to them; `freeze` keeps them in fixed point.
 
+    Frozen, such networks run in NumPy, the engine, exported C and ONNX, not in Verilog or QONNX.
+
     Parameters
     ----------
     every

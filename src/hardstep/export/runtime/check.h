@@ -2,6 +2,7 @@
 #ifndef HS_CHECK_H
 #define HS_CHECK_H
 
+#include "check_sums.h"
 #include "program.h"
 
 /* What stands between two steps. */
@@ -199,13 +200,21 @@ static int good_front(const hs_model *m, size_t bytes, const step *s) {
     return 1;
 }
 
+/* A network with real sums: a program, and behind it the weights. */
+static int good_sums(const hs_model *m, size_t bytes, const step *s) {
+    return s->oh == 1 && s->ow == 1 && s->units == m->outputs && s->weights_bytes % 4 == 0
+        && lies(m, bytes, s->weights, s->weights_bytes, s->weights_bytes)
+        && lies(m, bytes, s->thresholds, s->thresholds_bytes, s->thresholds_bytes)
+        && good_program(s, m->outputs, (const cell *)(const void *)(m->data + s->weights), s->weights_bytes / 4);
+}
+
 /* Whether a step is sound and fits what stands before it; `b` becomes what stands behind it. */
 static int good(const hs_model *m, size_t bytes, const step *s, between *b) {
     const int of_samples = b->layout == OF_SAMPLES, framed = s->py << 16 == (b->frame & ~0xffffu) && s->px == (b->frame & 0xffffu);
     if (!small(s->c) || !small(s->h) || !small(s->w) || !small(s->units) || s->in_planes < 1 || s->in_planes > 8) return 0;
     if ((uint64_t)s->c * s->h * s->w > 1u << 28 || !geometry(s) || (uint64_t)s->oh * s->ow > 1u << 24) return 0;
     if ((s->frame >> 16) > 255 || (s->frame & 0xffffu) > 255) return 0;
-    if (s->kind == PLANES || s->kind == BYTES || s->kind == BITS || s->kind == FRONT ? b->layout != RAW : !same_input(s, b)) return 0;
+    if (s->kind == PLANES || s->kind == BYTES || s->kind == BITS || s->kind == FRONT || s->kind == SUMS ? b->layout != RAW : !same_input(s, b)) return 0;
     if (of_samples && (s->lanes != b->lanes || !framed)) return 0;
     between next = {OF_OUTPUTS, s->units, s->oh, s->ow, s->out_planes, s->out_words, 0, 0};
     int ok = 0;
@@ -235,13 +244,15 @@ static int good(const hs_model *m, size_t bytes, const step *s, between *b) {
     else if (s->kind == FRONT)
         ok = (uint64_t)s->c * s->h * s->w == b->c && s->oh == 1 && s->ow == 1 && s->out_planes == 1
             && s->out_words == rounded(s->units, 8) / 8 && good_front(m, bytes, s);
+    else if (s->kind == SUMS)
+        ok = m->ops == 1 && (uint64_t)s->c * s->h * s->w == b->c && good_sums(m, bytes, s);
     if (s->kind == FRONT) next.layout = RAW;
     if (s->kind == SAMPLES || s->kind == TURN || (s->kind == POOL && of_samples)) {
         next.layout = OF_SAMPLES;
         next.lanes = s->lanes;
         next.frame = s->frame;
     }
-    if (s->kind == EMIT || ((s->kind == BYTES || s->kind == ROWS || s->kind == SAMPLES) && s->stairs == 0)) next.layout = DONE;
+    if (s->kind == EMIT || s->kind == SUMS || ((s->kind == BYTES || s->kind == ROWS || s->kind == SAMPLES) && s->stairs == 0)) next.layout = DONE;
     *b = next;
     return ok;
 }
@@ -260,6 +271,7 @@ static uint64_t list_bytes(const hs_model *m, const step *s) {
     if (s->kind == OUTPUTS || s->kind == ROWS)
         return ((uint64_t)m->tile * sites(s) * room + (flat(s) ? 0 : 2 * wide)) * s->in_planes * 2;
     if (s->kind == FRONT) return (uint64_t)s->shift * 4;
+    if (s->kind == SUMS) return (uint64_t)s->shift * 8;
     return 0;
 }
 
@@ -291,7 +303,7 @@ int hs_open(hs_model *m, const void *data, size_t bytes) {
             if (s.kind == OUTPUTS && !hs_kernels[0].outputs[lane_index(s.lanes)]) return HS_TOO_WIDE;
             if (s.kind != OUTPUTS && !hs_kernels[0].samples[lane_index(s.lanes)]) return HS_TOO_WIDE;
         }
-        if (s.kind == FRONT && !hs_kernels[0].front) return HS_BAD_LAYER;
+        if ((s.kind == FRONT && !hs_kernels[0].front) || (s.kind == SUMS && !hs_kernels[0].sums)) return HS_BAD_LAYER;
         if (b.layout == DONE || !good(m, bytes, &s, &b)) return HS_BAD_LAYER;
         if (map_bytes(m, &b) > map) map = map_bytes(m, &b);
         if (list_bytes(m, &s) > lists) lists = list_bytes(m, &s);

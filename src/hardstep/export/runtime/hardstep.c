@@ -66,6 +66,7 @@ void hs_run(const hs_model *m, const uint8_t *codes, int32_t *scores, size_t n, 
                 w.codes = (const uint8_t *)w.out;
                 w.inputs = s.units;
                 break;
+            case SUMS: with->sums(&s, &w); break;
             default: with->rows(&s, &w); break;
             }
         }

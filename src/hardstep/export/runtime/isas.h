@@ -5,9 +5,11 @@
 #include "program.h"
 
 #define ISA baseline
+#include "names.h"
 #include "lists.h"
 #include "bytes.h"
 #include "scatter.h"
+#include "sums.h"
 #include "rows.h"
 #include "widths.h"
 #undef ISA
@@ -24,9 +26,11 @@
 #pragma GCC target("avx2,bmi,bmi2,popcnt")
 #endif
 #define ISA avx2
+#include "names.h"
 #include "lists.h"
 #include "bytes.h"
 #include "scatter.h"
+#include "sums.h"
 #include "rows.h"
 #include "widths.h"
 #undef ISA
@@ -45,9 +49,11 @@
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx2,bmi,bmi2,popcnt")
 #endif
 #define ISA avx512
+#include "names.h"
 #include "lists.h"
 #include "bytes.h"
 #include "scatter.h"
+#include "sums.h"
 #include "rows.h"
 #include "widths.h"
 #undef ISA
@@ -69,8 +75,8 @@
 #define FOUR_WIDTHS(name, isa) {name##_64_##isa, NULL, NULL, NULL}
 #endif
 #define TABLE(isa)                                                                              \
-    {bytes_any_##isa, rows_any_##isa, front_any_##isa, FOUR_WIDTHS(outputs, isa), FOUR_WIDTHS(samples, isa),     \
-     FOUR_WIDTHS(turn, isa), FOUR_WIDTHS(back, isa)}
+    {bytes_any_##isa, rows_any_##isa, front_any_##isa, sums_any_##isa, FOUR_WIDTHS(outputs, isa),                 \
+     FOUR_WIDTHS(samples, isa), FOUR_WIDTHS(turn, isa), FOUR_WIDTHS(back, isa)}
 #if HS_MAX_LANES >= 256 /* 128 lanes: two positions a vector */
 #define outputs_128_avx2 twins_256_avx2
 #define outputs_128_avx512 twins_256_avx512

@@ -1,11 +1,7 @@
 /* Lists of set bits: of every sample and site, and of the sites under a kernel.
  *
- * Included once for every instruction set, with ISA defined, first of all; bytes.h, rows.h and widths.h follow.
+ * Included after names.h for every instruction set; bytes.h, rows.h and widths.h follow.
  */
-
-#define HS_PASTE(a, b) a##_any_##b
-#define HS_PASTED(a, b) HS_PASTE(a, b)
-#define HS_AS(name) HS_PASTED(name, ISA)
 
 /* Append the places of the set bits of `words` words, counted from `base`; return the end. May write 8 too many. */
 static entry *HS_AS(places)(entry *end, const word *bits, size_t words, size_t base) {

@@ -34,8 +34,12 @@ typedef int32_t HS_ALIAS sum32;
 typedef uint32_t HS_ALIAS cell; /* of a plane of a front end, or a word of its program */
 #if defined(__GNUC__)
 typedef uint32_t block __attribute__((vector_size(32), aligned(4), may_alias)); /* 8 of them */
+typedef uint16_t block16 __attribute__((vector_size(32), aligned(2), may_alias));
+typedef uint64_t block64 __attribute__((vector_size(32), aligned(8), may_alias));
 #else
 typedef cell block;
+typedef entry block16;
+typedef word block64;
 #endif
 
 enum {
@@ -49,7 +53,8 @@ enum {
     ROWS = 8,    /* bits to bits or scores, rows of weights are added */
     BITS = 9,    /* input that is packed already: [position][words] */
     EMIT = 10,   /* bits as they lie in place of scores: [position][plane][words] */
-    FRONT = 11   /* input bytes to bytes that stand for them, by a program on planes of numbers */
+    FRONT = 11,  /* input bytes to bytes that stand for them, by a program on planes of numbers */
+    SUMS = 12    /* input bytes to scores, by a program on numbers in fixed point */
 };
 
 /* One step. Bits lie as [sample][position][plane][words], or with lanes of samples as
@@ -88,7 +93,7 @@ typedef struct {
 typedef void (*kernel)(const step *, const work *);
 
 typedef struct {
-    kernel bytes, rows, front, outputs[4], samples[4], turn[4], back[4]; /* lanes 64, 128, 256, 512 */
+    kernel bytes, rows, front, sums, outputs[4], samples[4], turn[4], back[4]; /* lanes 64, 128, 256, 512 */
 } kernels;
 
 /* Entries that a list takes: 8 for its length, then its own padded to 8; building and reading ahead go past the end. */
@@ -125,6 +130,40 @@ static inline size_t instruction_words(const cell *p) {
 
 /* Numbers of a row of a plane, in whole blocks. */
 static inline size_t pitch_of(size_t width) { return (width + 7) / 8 * 8; }
+
+/* The instructions of a network with real sums. The program begins with how many numbers of 64 bits it has room for; each
+ * instruction with its code, its words, where the numbers that it reads lie, where what it makes, channels, height and
+ * width of what it reads. Then come, for a
+ *   SUM: units, kernel, stride, padding, bytes of a cell, bytes of a weight, where its weights begin, shift; for each
+ *        channel gain and zero; for each unit multiplier and offset, 64 bits, and two bounds
+ *   COUNT: stairs; for each channel its thresholds        WINDOWS: size, stride, padding on four sides, whether a total
+ *   CARRY: stride, channels before and behind             CLIP: two bounds
+ *   BEND: shift; for each channel knee, slope and lift     ADD: where the other numbers lie
+ */
+enum { LOAD = 0, SUM, COUNT, WINDOWS, CARRY, CLIP, BEND, ADD, SCORES, SUMS_HEAD = 7, SUM_WORDS = 18, UNIT_WORDS = 6, UNITS = 4 };
+
+/* What a sum works with: the value 0 stands around the planes; a stride parts each into as many as it has places. */
+typedef struct {
+    uint64_t pitch, plane, cells, terms, oh, ow, span; /* a plane's row, numbers; all planes', of a sum, positions */
+} layout;
+
+static inline layout layout_of(const cell *p) {
+    const uint64_t h = (uint64_t)p[5] + 2 * (uint64_t)p[12], w = (uint64_t)p[6] + 2 * (uint64_t)p[13], many = 64 / p[14];
+    layout v;
+    v.pitch = (w + p[11] - 1) / p[11];
+    v.plane = (h + p[10] - 1) / p[10] * v.pitch;
+    v.cells = (uint64_t)p[4] * p[10] * p[11] * v.plane;
+    v.terms = (uint64_t)p[4] * p[8] * p[9];
+    v.oh = (h - p[8]) / p[10] + 1;
+    v.ow = (w - p[9]) / p[11] + 1;
+    v.span = ((v.oh - 1) * v.pitch + v.ow + many - 1) / many * many;
+    return v;
+}
+
+/* Numbers of 64 bits that a sum has to work in: where its terms lie, planes, sums and weights of some units. */
+static inline uint64_t room_of(const layout *v, uint64_t bytes) {
+    return (v->terms + 1) / 2 + (bytes * (v->cells + (UNITS + 1) * v->span + UNITS * v->terms) + 7) / 8;
+}
 
 static inline uint32_t bit_length(uint32_t x) {
     uint32_t n = 0;
