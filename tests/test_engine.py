@@ -17,12 +17,14 @@ from hardstep.bits import pack as pack_bits
 from hardstep.engine import LIBRARY, Engine, _load, _Model, _Program, available_isas
 from hardstep.export.compiler import RUNTIME, compile_runtime, compiler, digest
 from hardstep.export.pack import pack
+from hardstep.export.pack_sums import pack_sums
 from hardstep.export.plan import Kernel, digits, offset_planes, plan
 from hardstep.hard_layers import Dense, Encoding, Layer
 from hardstep.hardnet import HardNet
 from hardstep.lowered import Sums, lower
 from tests.networks import WEIGHTS, drawn, network, samples, thresholds, weights
 from tests.scattered import joined
+from tests.summed import summed
 
 HERE = Path(__file__).parent
 compiled = pytest.mark.skipif(not available_isas(), reason="the C runtime is not built: no C compiler")
@@ -262,12 +264,16 @@ def test_mutated_models_are_refused_or_run_without_reading_outside(tmp_path: Pat
     )
     if built.returncode:
         pytest.skip(f"the compiler has no sanitisers: {built.stderr.decode()[-200:]}")
-    nets = [*map(drawn, range(3)), *(joined(seed)[1] for seed in range(2))]
-    for (seed, net), only in product(enumerate(nets), ("outputs", "samples", "rows")):
+    models = [pack_sums(summed(seed)).data for seed in range(4)]
+    for net, only in product(
+        [*map(drawn, range(3)), *(joined(seed)[1] for seed in range(2))], ("outputs", "samples", "rows")
+    ):
         layers = lower(net, behind_front=True)
-        model = tmp_path / "model"
         choices = plan(layers, lanes=128, batch=10**6, only=only)
-        model.write_bytes(pack(layers, choices, tile=3, front=net.front).data)
+        models.append(pack(layers, choices, tile=3, front=net.front).data)
+    model = tmp_path / "model"
+    for seed, data in enumerate(models):
+        model.write_bytes(data)
         done = subprocess.run([fuzz, model, "300", str(seed)], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
         opened = int(done.stdout.split()[0])
