@@ -11,6 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 import hardstep as hs
+from hardstep.bench.contest import contest
+from hardstep.bench.networks import Network
+from hardstep.bench.peer_networks import OurEngine, Reference, TorchNetwork
 from hardstep.commands import kernels
 from hardstep.engine import LIBRARY, _load, _Model, available_isas
 from hardstep.export.compiler import compiler
@@ -144,3 +147,12 @@ def test_what_c_does_not_take_is_refused_by_name() -> None:
         with pytest.raises(ValueError, match=message):
             hs.to_c(hard)
         assert not available_isas() or hs.Engine(hard).reason.startswith("layer 0")
+
+
+@compiled
+def test_the_benchmark_times_it_beside_what_can_run_it() -> None:
+    hard, x, _ = frozen("qin2020")
+    peers = [Reference("", 1), TorchNetwork("float", 1)]
+    one = contest("net", Network(hard, x[:2]), OurEngine("", 1), peers, batch=2, rounds=1)
+    assert [peer.label for peer in one.peers] == [peers[0].label]
+    assert "computes with real sums" in one.refused["torch float"]

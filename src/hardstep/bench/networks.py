@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hardstep.bench.cases import Draw, binary
+from hardstep.bench.peer import UnsuitedError
 from hardstep.grid import Grid
 from hardstep.hard_layers import Conv, Dense, Flatten, Layer, Pool, convolve, exact_product
 from hardstep.hardnet import HardNet
@@ -33,8 +34,11 @@ class Network:
 
     @cached_property
     def layers(self) -> tuple[Sums | Pool, ...]:
-        """The network as sums over codes."""
-        return lower(self.hard)
+        """The network as sums over codes; UnsuitedError where it has no such form, as with real sums."""
+        try:
+            return lower(self.hard)
+        except ValueError as error:
+            raise UnsuitedError(str(error)) from error
 
     @property
     def bias(self) -> NDArray[np.int64]:

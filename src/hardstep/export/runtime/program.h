@@ -34,12 +34,8 @@ typedef int32_t HS_ALIAS sum32;
 typedef uint32_t HS_ALIAS cell; /* of a plane of a front end, or a word of its program */
 #if defined(__GNUC__)
 typedef uint32_t block __attribute__((vector_size(32), aligned(4), may_alias)); /* 8 of them */
-typedef uint16_t block16 __attribute__((vector_size(32), aligned(2), may_alias));
-typedef uint64_t block64 __attribute__((vector_size(32), aligned(8), may_alias));
 #else
 typedef cell block;
-typedef entry block16;
-typedef word block64;
 #endif
 
 enum {

@@ -10,10 +10,21 @@
 #define FLIPPED(u) ((u) ^ (word)1 << 63)
 #define ABOVE(u, v) (FLIPPED(u) > FLIPPED(v))
 #define TURNED(u) (0u - ((u) >> 63))
+#if defined(__AVX2__) || defined(HS_PAIRS)
+#define VECTOR_BYTES 32
+#else
+#define VECTOR_BYTES 16
+#endif
 #if defined(__GNUC__)
 #define TIMES(w, many) ((w) * (many))
+typedef uint16_t HS_AS(many16) __attribute__((vector_size(VECTOR_BYTES), aligned(2), may_alias));
+typedef uint32_t HS_AS(many32) __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
+typedef uint64_t HS_AS(many64) __attribute__((vector_size(VECTOR_BYTES), aligned(8), may_alias));
 #else
 #define TIMES(w, many) ((word)(w) * (many))
+typedef entry HS_AS(many16);
+typedef cell HS_AS(many32);
+typedef word HS_AS(many64);
 #endif
 
 static inline word HS_AS(shifted)(word u, uint32_t by) { return ((u ^ TURNED(u)) >> by) ^ TURNED(u); }
@@ -28,15 +39,15 @@ static inline word HS_AS(clipped)(word u, word low, word high) {
 }
 
 #define CELL entry
-#define MANY block16
+#define MANY HS_AS(many16)
 #define SUM_AS(name) HS_AS(name##_16)
 #include "cells.h"
 #define CELL cell
-#define MANY block
+#define MANY HS_AS(many32)
 #define SUM_AS(name) HS_AS(name##_32)
 #include "cells.h"
 #define CELL word
-#define MANY block64
+#define MANY HS_AS(many64)
 #define SUM_AS(name) HS_AS(name##_64)
 #include "cells.h"
 
@@ -137,4 +148,5 @@ static void HS_AS(sums)(const step *s, const work *w) {
 #undef ABOVE
 #undef TURNED
 #undef TIMES
+#undef VECTOR_BYTES
 #undef SHIFTED
