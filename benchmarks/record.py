@@ -1,21 +1,25 @@
-"""Append results to benchmarks/results/NAME.jsonl, one JSON line a measurement; tables/lines.py reads them."""
+"""What benchmarks share: lines appended to benchmarks/results/NAME.jsonl, rows of the data, verbs run in turn."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import subprocess
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from hardstep.data import Data
 from hardstep.parts import Samples
 from hardstep.report import versions
 from tables.lines import RESULTS
 
-__all__ = ["RESULTS", "first_rows", "record"]
+__all__ = ["RESULTS", "first_rows", "record", "run_verbs"]
 
 
 def first_rows(data: Data, rows: int | None) -> Data:
@@ -40,3 +44,18 @@ def record(folder: Path, name: str, **values: Any) -> None:
     with (folder / f"{name}.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")
     print(json.dumps(values), flush=True)
+
+
+def run_verbs(parser: argparse.ArgumentParser, verbs: Mapping[str, Callable[[argparse.Namespace], None]]) -> None:
+    """Read which verbs to run, seeds and the folder of results beside the parser's own options, and run them in turn.
+
+    On one thread, unless there is an option `threads`.
+    """
+    parser.add_argument("what", choices=list(verbs), nargs="+")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="first seed")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    torch.set_num_threads(getattr(options, "threads", 1))
+    for what in options.what:
+        verbs[what](options)

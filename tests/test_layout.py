@@ -49,7 +49,7 @@ ALLOWED = {
     "hardnet": {"grid", "hard_layers", "hard_scatter", "hard_sums", "storage"},
     "simplify": {"hard_layers", "hard_scatter", "hardnet"},
     "fold": {"hard_layers", "hardnet", "simplify"},
-    "lowered": {"hard_layers", "hard_sums", "hardnet"},
+    "lowered": {"hard_layers", "hard_sums", "hard_values", "hardnet"},
     "engine": {"export", "hard_layers", "hardnet", "lowered"},
     "export": {
         *("export", "bits", "hard_layers", "hard_scatter", "hard_sums", "hardnet", "lowered", "storage", "version"),

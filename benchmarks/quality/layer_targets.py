@@ -25,7 +25,7 @@ import torch
 import hardstep as hs
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import RESULTS, first_rows, record
+from record import first_rows, record, run_verbs
 from tables import layer_targets
 from tables.lines import NoLinesError, lines
 
@@ -155,18 +155,11 @@ WHAT = {"choose": choose, "run": run, "table": table}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=list(WHAT), nargs="+")
     parser.add_argument("--net", choices=list(NETS), default="digits")
     parser.add_argument("--activation", choices=list(ACTIVATIONS), default="sign")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--first", type=int, default=0, help="first seed")
     parser.add_argument("--methods", nargs="+", default=None, help="names of the ways; all if not given")
     parser.add_argument("--rates", type=float, nargs="+", default=None, help="of choose; those of the net if not given")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    for what in options.what:
-        WHAT[what](options)
+    run_verbs(parser, WHAT)
 
 
 if __name__ == "__main__":

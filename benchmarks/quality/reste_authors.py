@@ -33,7 +33,7 @@ from hardstep.fit import Batch, Work
 from hardstep.ranks import launched_fabric
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import RESULTS, first_rows, record
+from record import first_rows, record, run_verbs
 from tables import reste_authors
 
 RULE = hs.published_rules()["ReSTE"]
@@ -183,20 +183,13 @@ WHAT = {"check": check, "run": run, "table": table}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=list(WHAT), nargs="+")
     parser.add_argument("--peer", type=Path, help="a clone of the authors' repository; without it ours alone")
     parser.add_argument("--data", default="fashion-mnist")
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--widths", type=int, nargs=6, default=(32, 32, 64, 64, 128, 128))
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=100)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--first", type=int, default=0, help="first seed")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    for what in options.what:
-        WHAT[what](options)
+    run_verbs(parser, WHAT)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ import hardstep as hs
 from hardstep.parts import Part, Samples
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import RESULTS, record
+from record import record, run_verbs
 from tables import scattering
 
 METHOD = hs.GradientDescent(optimiser=hs.Adam(lr=2e-3), batch_size=64)
@@ -205,14 +205,11 @@ WHAT = {"run": run, "time": clock, "frozen": frozen, "table": table}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=list(WHAT), nargs="+")
     parser.add_argument("--data", default="fashion-mnist")
     parser.add_argument("--rows", type=int, default=1000, help="training and validation rows; 0 for all")
-    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument(
         "--held", type=int, default=0, help="so many validation rows, to choose settings: the test part is left alone"
     )
-    parser.add_argument("--first", type=int, default=0, help="first seed")
     parser.add_argument("--sweeps", type=int, default=60)
     parser.add_argument("--units", type=int, default=512)
     parser.add_argument("--dropout", type=float, default=0.2)
@@ -221,11 +218,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=60_000, help="of `time` and `frozen`")
     parser.add_argument("--ways", nargs="+", default=None, help="names of the ways; all if not given")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    for what in options.what:
-        WHAT[what](options)
+    run_verbs(parser, WHAT)
 
 
 if __name__ == "__main__":

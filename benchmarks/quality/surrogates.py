@@ -24,7 +24,7 @@ import torch
 import hardstep as hs
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import RESULTS, first_rows, record
+from record import first_rows, record, run_verbs
 from tables import surrogates
 from tables.lines import NoLinesError, lines
 
@@ -164,17 +164,10 @@ WHAT = {"choose": choose, "run": run, "long": long, "table": table}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=list(WHAT), nargs="+")
     parser.add_argument("--net", choices=list(NETS), default="mlp")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--first", type=int, default=0, help="first seed")
     parser.add_argument("--rules", nargs="+", default=None, help="names of the rules; all if not given")
     parser.add_argument("--dropout", type=float, default=0.2, help="of `long`, in networks that have it")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    for what in options.what:
-        WHAT[what](options)
+    run_verbs(parser, WHAT)
 
 
 if __name__ == "__main__":

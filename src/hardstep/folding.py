@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,7 @@ from hardstep.layers import Shift
 from hardstep.scattering_front import ScatteringFront
 from hardstep.step import Sign, Staircase, Step
 
-__all__ = ["LIMIT", "Affine", "Builder", "as_array", "gain_and_shift", "refusal", "whole_rows"]
+__all__ = ["LIMIT", "Affine", "Builder", "as_array", "gain_and_shift", "pair", "refusal", "whole_rows"]
 
 LIMIT = 2**31 - 1  # sums must fit the engine's int32
 SHRINK = np.linspace(1.0, 0.5, 26)  # candidate scales of a row, as shares of the one that clips nothing
@@ -164,12 +165,11 @@ class Builder:
 
     def _pool(self, name: str, module: nn.MaxPool2d) -> None:
         size, stride, padding, dilation = (
-            (a, a) if isinstance(a, int) else tuple(a)
-            for a in (module.kernel_size, module.stride, module.padding, module.dilation)
+            pair(a) for a in (module.kernel_size, module.stride, module.padding, module.dilation)
         )
         if padding != (0, 0) or dilation != (1, 1) or module.ceil_mode or len(self.shape) != 3:
             raise refusal(name, module, "only 2-d pooling without padding, dilation and ceil_mode is supported")
-        pool = Pool((size[0], size[1]), (stride[0], stride[1]))
+        pool = Pool(size, stride)
         if self.affine is None:
             if (self.encoding.gain < 0).any() or not self.layers:
                 raise refusal(name, module, "pool before the step, or after it without a pool before")
@@ -285,6 +285,11 @@ def as_array(tensor: torch.Tensor) -> NDArray[Any]:
     """Return a tensor as NumPy has it, half precision as float32."""
     plain = tensor.detach().cpu()
     return (plain.float() if plain.dtype in (torch.bfloat16, torch.float16) else plain).numpy()
+
+
+def pair(a: int | Sequence[int]) -> tuple[int, int]:
+    """Return the numbers for height and width of a setting that may be one for both."""
+    return (a, a) if isinstance(a, int) else (a[0], a[1])
 
 
 def refusal(name: str, module: nn.Module, why: str) -> ValueError:

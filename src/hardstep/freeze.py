@@ -72,8 +72,9 @@ def freeze(net: nn.Module, *, calibrate: Part, weight_bits: int | None = None) -
     >>> hs.freeze(hs.nets.mlp(64, 32, 10), calibrate=data.train).nbytes
     2536
     """
+    real_sums = any(isinstance(module, RealBlock) for module in net.modules())
     if weight_bits is None:
-        weight_bits = 16 if any(isinstance(module, RealBlock) for module in net.modules()) else 8
+        weight_bits = 16 if real_sums else 8
     check_bits(weight_bits)
     if not any(isinstance(module, Step) for module in net.modules()):
         raise ValueError("the network has no step, so nothing can become bits; put hardstep.Step() between its layers")
@@ -84,7 +85,7 @@ def freeze(net: nn.Module, *, calibrate: Part, weight_bits: int | None = None) -
     net = unroll(net, x.shape[1:])
     grid = Grid.around(x) if calibrate.grid is None else calibrate.grid
     builder = Builder(weight_bits, x.shape[1:], Encoding(np.array(1), grid.zero), grid.scale)
-    if any(isinstance(module, RealBlock) for module in net.modules()):
+    if real_sums:
         layers, scale, point = freeze_sums(net, builder)
         hard = HardNet(x.shape[1:], grid, layers, scale)
         return replace(hard, rounding=replace(_sum_rounding(net, hard, x), point=point))

@@ -16,7 +16,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from hardstep.blocks import Padded
 from hardstep.chain import leaves
 from hardstep.fixed_point import BeyondError, Draft, Linear, bent, clip, codes, kept, linear, made, residual, threshold
-from hardstep.folding import Builder, as_array, gain_and_shift, refusal
+from hardstep.folding import Builder, as_array, gain_and_shift, pair, refusal
 from hardstep.hard_layers import Encoding, Flatten, Layer
 from hardstep.hard_sums import Carried, Windows
 from hardstep.layers import Shift
@@ -219,7 +219,7 @@ def _mean(name: str, module: nn.AvgPool2d | nn.AdaptiveAvgPool2d, shape: tuple[i
         if module.output_size not in (1, (1, 1)) or len(shape) != 3:
             raise refusal(name, module, "only a mean over all places is supported")
         return Windows((shape[1], shape[2]), (shape[1], shape[2]), total=True)
-    size, stride, padding = (_pair(a) for a in (module.kernel_size, module.stride, module.padding))
+    size, stride, padding = (pair(a) for a in (module.kernel_size, module.stride, module.padding))
     over = [-places % step if module.ceil_mode else 0 for places, step in zip(shape[1:], stride, strict=True)]
     halves = all(2 * more in (0, step) for more, step in zip(over, stride, strict=True))
     if size != stride or padding != (0, 0) or not halves or (any(over) and module.count_include_pad):
@@ -230,12 +230,8 @@ def _mean(name: str, module: nn.AvgPool2d | nn.AdaptiveAvgPool2d, shape: tuple[i
 def _largest(name: str, module: nn.MaxPool2d) -> Windows:
     """Return a pooling; that it repeats the border where the module has none changes no maximum."""
     size, stride, padding, dilation = (
-        _pair(a) for a in (module.kernel_size, module.stride, module.padding, module.dilation)
+        pair(a) for a in (module.kernel_size, module.stride, module.padding, module.dilation)
     )
     if dilation != (1, 1) or module.ceil_mode:
         raise refusal(name, module, "only pooling without dilation and ceil_mode is supported")
     return Windows(size, stride, (padding[0], padding[0], padding[1], padding[1]))
-
-
-def _pair(a: Any) -> tuple[int, int]:
-    return (a, a) if isinstance(a, int) else (a[0], a[1])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hardstep import bits
 from hardstep.hard_scatter import Scatter
 from hardstep.hard_sums import Bent, Carried, Clip, Rescaled, Residual, Stage, Threshold, Windows
-from hardstep.hard_values import Encoding, Product, convolve, count, exact_product
+from hardstep.hard_values import Encoding, Product, convolve, count, exact_product, places
 
 __all__ = [
     "Conv",
@@ -74,8 +74,7 @@ class Conv:
 
     def out_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of an output sample."""
-        sizes = zip(shape[1:], self.weight.shape[2:], self.stride, self.padding, strict=True)
-        return (len(self.weight), *((size + 2 * pad - kernel) // step + 1 for size, kernel, step, pad in sizes))
+        return (len(self.weight), *places(shape[1:], self.weight.shape[2:], self.stride, self.padding))
 
     def macs(self, shape: tuple[int, ...]) -> int:
         """Return how many products one sample needs."""
@@ -96,8 +95,7 @@ class Pool:
 
     def out_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of an output sample."""
-        sizes = zip(shape[1:], self.size, self.stride, strict=True)
-        return (shape[0], *((size - window) // step + 1 for size, window, step in sizes))
+        return (shape[0], *places(shape[1:], self.size, self.stride))
 
     def macs(self, shape: tuple[int, ...]) -> int:
         """Return 0."""

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 
-__all__ = ["Activate", "Emit", "Filter", "Instruction", "Load", "PlanePool", "Scatter", "activated"]
+__all__ = ["Activate", "Emit", "Filter", "Instruction", "Load", "PlanePool", "Scatter", "activated", "filtered"]
 
 LIMIT = 2**31 - 1  # of the engine's int32
 ACTIVATIONS = ("abs", "relu", "step", "edge")
@@ -218,8 +218,7 @@ class Scatter:
                 continue
             if isinstance(each, Filter):
                 most = max(most, sum(map(abs, each.taps)) * max(high, -low))
-                least = sum(tap * (low if tap > 0 else high) for tap in each.taps)
-                low, high = least, sum(tap * (high if tap > 0 else low) for tap in each.taps)
+                low, high = filtered(each.taps, low, high)
             elif isinstance(each, Activate):
                 low, high = activated(each.kind, low, high)
             else:
@@ -306,6 +305,17 @@ def activated(kind: str, low: int, high: int) -> tuple[int, int]:
     if kind == "abs":
         return (0 if low <= 0 <= high else min(abs(low), abs(high))), max(abs(low), abs(high))
     return (max(low, 0), max(high, 0)) if kind == "relu" else (0, 1)
+
+
+def filtered(taps: Sequence[int], low: int, high: int) -> tuple[int, int]:
+    """Return the least and the largest number that taps make of those from low to high.
+
+    Examples
+    --------
+    >>> filtered((2, -1), 0, 3)
+    (-3, 6)
+    """
+    return sum(t * (low if t > 0 else high) for t in taps), sum(t * (high if t > 0 else low) for t in taps)
 
 
 def _read(words: Sequence[int], at: int) -> tuple[Instruction | None, int]:

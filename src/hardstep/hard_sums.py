@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from hardstep.hard_values import Encoding, Product, convolve, count
+from hardstep.hard_values import Encoding, Product, convolve, count, places
 
 __all__ = ["Bent", "Carried", "Clip", "Ends", "Rescaled", "Residual", "Stage", "Threshold", "Windows"]
 
@@ -82,8 +82,7 @@ class Rescaled:
         """Return the shape of an output sample."""
         if self.weight.ndim == 2:
             return (len(self.weight),)
-        sizes = zip(shape[1:], self.weight.shape[2:], self.stride, self.padding, strict=True)
-        return (len(self.weight), *((size + 2 * pad - kernel) // step + 1 for size, kernel, step, pad in sizes))
+        return (len(self.weight), *places(shape[1:], self.weight.shape[2:], self.stride, self.padding))
 
     def macs(self, shape: tuple[int, ...]) -> int:
         """Return how many products one sample needs."""
@@ -130,8 +129,7 @@ class Windows:
     def out_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of an output sample."""
         padded = (shape[1] + sum(self.padding[:2]), shape[2] + sum(self.padding[2:]))
-        sizes = zip(padded, self.size, self.stride, strict=True)
-        return (shape[0], *((size - window) // step + 1 for size, window, step in sizes))
+        return (shape[0], *places(padded, self.size, self.stride))
 
     def macs(self, shape: tuple[int, ...]) -> int:
         """Return 0."""

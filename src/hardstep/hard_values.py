@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int64, Integer
 from numpy.typing import NDArray
 
-__all__ = ["Encoding", "Product", "convolve", "count", "exact_product"]
+__all__ = ["Encoding", "Product", "convolve", "count", "exact_product", "places"]
 
 Product = Callable[[NDArray[np.int64], NDArray[np.integer[Any]]], NDArray[np.int64]]
 """Integer matrix product: values (n, d) and weights (k, d) to sums (n, k)."""
@@ -79,3 +79,18 @@ def count(acc: NDArray[np.int64], threshold: NDArray[np.int64]) -> NDArray[np.ui
     for stair in threshold.T:
         codes += acc > stair
     return codes
+
+
+def places(
+    sizes: Sequence[int], window: Sequence[int], stride: Sequence[int], padding: Sequence[int] = (0, 0)
+) -> tuple[int, int]:
+    """Return at how many places along height and width a window stands.
+
+    Examples
+    --------
+    >>> places((28, 28), window=(5, 5), stride=(2, 2), padding=(2, 2))
+    (14, 14)
+    """
+    along = zip(sizes, window, stride, padding, strict=True)
+    height, width = ((size + 2 * pad - wide) // step + 1 for size, wide, step, pad in along)
+    return height, width

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from hardstep.hard_layers import Conv, Dense, Pool, convolve
 from hardstep.hard_sums import Rescaled
+from hardstep.hard_values import places
 from hardstep.hardnet import HardNet
 
-__all__ = ["Sums", "lower", "lowered_map", "on_codes"]
+__all__ = ["Sums", "as_image", "lower", "lowered_map", "on_codes"]
 
 LIMIT = 2**31 - 1
 
@@ -58,9 +59,7 @@ class Sums:
     @property
     def out_shape(self) -> Shape:
         """Units, height and width of what it gives."""
-        sizes = zip(self.shape[1:], self.weight.shape[2:], self.stride, self.padding, strict=True)
-        height, width = ((size + 2 * pad - kernel) // step + 1 for size, kernel, step, pad in sizes)
-        return len(self.weight), height, width
+        return (len(self.weight), *places(self.shape[1:], self.weight.shape[2:], self.stride, self.padding))
 
     @property
     def stairs(self) -> int:
@@ -124,7 +123,7 @@ def lower(net: HardNet, *, behind_front: bool = False) -> tuple[Sums | Pool, ...
             "layer 0 is a scattering front end, which only NumPy, the engine, C and ONNX run; for other forms freeze "
             "the network behind it alone, on the features"
         )
-    shape = _image(net.shape if front is None else front.out_shape(net.shape))
+    shape = as_image(net.shape if front is None else front.out_shape(net.shape))
     found: list[Sums | Pool] = []
     top = 255
     for i, layer in enumerate(net.layers):
@@ -141,7 +140,7 @@ def lower(net: HardNet, *, behind_front: bool = False) -> tuple[Sums | Pool, ...
     return tuple(found)
 
 
-def _image(shape: tuple[int, ...]) -> Shape:
+def as_image(shape: tuple[int, ...]) -> Shape:
     """Return a shape as channels, height and width."""
     channels, height, width = shape if len(shape) == 3 else (prod(shape), 1, 1)
     return channels, height, width

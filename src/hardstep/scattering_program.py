@@ -11,7 +11,7 @@ from jaxtyping import Integer
 
 from hardstep.banks import Cascade, read_ahead
 from hardstep.frames import Wavelets
-from hardstep.hard_scatter import Activate, Emit, Filter, Instruction, Load, PlanePool, Scatter, activated
+from hardstep.hard_scatter import Activate, Emit, Filter, Instruction, Load, PlanePool, Scatter, activated, filtered
 from hardstep.scattering import Scattering
 from hardstep.scattering_paths import Path, prefixes
 
@@ -56,8 +56,8 @@ def code_range(net: Scattering) -> list[tuple[int, int]]:
             layer, behind = net.layers[n], []
             for level in range(frame.scales):
                 kind, _ = layer.activation.in_integers(level)
-                rough = _through(_atom(frame, ends, level), frame.high)
-                behind += [activated(kind, *_through(rough, taps)) for taps in (frame.low, frame.high)]
+                rough = filtered(frame.high, *_atom(frame, ends, level))
+                behind += [activated(kind, *filtered(taps, *rough)) for taps in (frame.low, frame.high)]
             growth = layer.pooling.growth
             ends = min(low for low, _ in behind) * growth, max(high for _, high in behind) * growth
     return found
@@ -197,11 +197,5 @@ def _frames(net: Scattering) -> list[Wavelets]:
 def _atom(frame: Wavelets, ends: Ends, levels: int) -> Ends:
     """Return the least and the largest number behind the low passes of so many levels."""
     for _ in range(2 * levels):
-        ends = _through(ends, frame.low)
+        ends = filtered(frame.low, *ends)
     return ends
-
-
-def _through(ends: Ends, taps: tuple[int, ...]) -> Ends:
-    """Return the least and the largest number behind taps along an axis."""
-    low, high = ends
-    return sum(t * (low if t > 0 else high) for t in taps), sum(t * (high if t > 0 else low) for t in taps)

@@ -76,7 +76,7 @@ def extremes(net: HardNet) -> list[NDArray[np.uint8]]:
     [(2, 64), (2, 32)]
     """
     net.check_codes("extremes")
-    return list(accumulate(net.layers[:-1], _through, initial=_inputs(net)))[1:]
+    return list(accumulate(net.layers[:-1], _through, initial=_all_codes(net.shape)))[1:]
 
 
 class Substitution(NamedTuple):
@@ -91,19 +91,14 @@ class Substitution(NamedTuple):
     shift: NDArray[np.int64]
 
 
-def _inputs(net: HardNet) -> NDArray[np.uint8]:
-    """Return the least and the largest sample."""
-    return _all_codes(net.shape)
-
-
 def _all_codes(shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Return samples of the least and of the largest codes."""
+    """Return the least and the largest sample of 8-bit codes."""
     return np.stack([np.full(shape, code, np.uint8) for code in (0, 255)])
 
 
 def _sweep(net: HardNet) -> HardNet:
     """Shrink every layer but the read-out once, in order; `ends` are the least and the largest codes it can see."""
-    ends = _inputs(net)
+    ends = _all_codes(net.shape)
     maps = [i for i, layer in enumerate(net.layers) if isinstance(layer, Dense | Conv)]
     for before, i, j in zip([0, *maps], maps, maps[1:], strict=False):
         ends = reduce(_through, net.layers[before:i], ends)

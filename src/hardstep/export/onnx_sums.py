@@ -13,7 +13,7 @@ from hardstep.export.onnx_integers import count, integer_sums, row_gcd
 from hardstep.hard_layers import Conv, Flatten, Pool
 from hardstep.hard_sums import Bent, Carried, Clip, Rescaled, Residual, Stage, Threshold, Windows
 from hardstep.hardnet import HardNet
-from hardstep.lowered import Sums, lowered_map, on_codes
+from hardstep.lowered import Sums, as_image, lowered_map, on_codes
 
 __all__ = ["fixed_point_scores"]
 
@@ -74,14 +74,14 @@ class _Writer:
         """Add a layer from codes to codes."""
         if isinstance(layer, Pool):
             return self.graph.pool(value, layer), top
-        sums = lowered_map(name, layer, _image(value.shape), top)
+        sums = lowered_map(name, layer, as_image(value.shape), top)
         assert sums.threshold is not None
         given = count(self.graph, integer_sums(self.graph, value, sums), sums.threshold.astype(np.int32))
         return self.graph.image(given, sums.out_shape), sums.stairs
 
     def _of_codes(self, name: str, layer: Rescaled, value: Value, top: int) -> Value:
         """Rescale sums of codes: 8-bit products, from there on int64."""
-        shape = _image(value.shape)
+        shape = as_image(value.shape)
         weight, moved, (stride, padding) = on_codes(name, layer, shape)
         zeros = np.zeros(len(weight), np.int64)
         sums = Sums(name, shape, top, weight, None, zeros, stride, padding)
@@ -170,8 +170,3 @@ class _Writer:
 
     def _whole(self, a: Any) -> str:
         return self.graph.constant(np.asarray(a, np.int64), "whole")
-
-
-def _image(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Return a shape as channels, height and width."""
-    return (shape[0], shape[1], shape[2]) if len(shape) == 3 else (shape[0], 1, 1)

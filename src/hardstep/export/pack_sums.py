@@ -15,6 +15,7 @@ from hardstep.export.steps import KINDS, Step
 from hardstep.hard_layers import Conv, Dense, Encoding, Flatten, Pool
 from hardstep.hard_sums import Bent, Carried, Clip, Ends, Rescaled, Residual, Stage, Threshold, Windows
 from hardstep.hardnet import HardNet
+from hardstep.lowered import as_image
 
 __all__ = ["pack_sums"]
 
@@ -43,7 +44,7 @@ def pack_sums(hard: HardNet) -> Packed:
     program.add("scores", scores)
     words = np.array([program.room, *program.words], np.int64).astype("<u4").tobytes()
     behind = bytes(-len(words) % LINE)
-    (c, h, w), outputs = _image(hard.shape), prod(scores.shape)
+    (c, h, w), outputs = as_image(hard.shape), prod(scores.shape)
     step = Step(
         KINDS["sums"], c=c, h=h, w=w, kh=h, kw=w, units=outputs, shift=program.room + program.work,
         weights_bytes=len(words), thresholds=len(words + behind), thresholds_bytes=len(program.weights),
@@ -73,7 +74,7 @@ class _Program:
 
     def load(self, shape: tuple[int, ...]) -> _Numbers:
         """Begin with 8-bit codes."""
-        channels = _image(shape)[0]
+        channels = as_image(shape)[0]
         codes = _Numbers(0, shape, (np.zeros(channels, np.int64), np.full(channels, 255, np.int64)))
         return self._made("load", codes, shape, codes.ends)
 
@@ -89,7 +90,7 @@ class _Program:
 
     def add(self, kind: str, source: _Numbers, rest: Iterable[int] = (), target: int = 0) -> None:
         """Add an instruction."""
-        own = [source.at, target, *_image(source.shape), *rest]
+        own = [source.at, target, *as_image(source.shape), *rest]
         self.words += [INSTRUCTIONS.index(kind), 2 + len(own), *own]
 
     def _layer(self, name: str, layer: Stage, x: _Numbers) -> _Numbers:
@@ -138,7 +139,7 @@ class _Program:
 
     def _sum(self, name: str, layer: Rescaled, x: _Numbers) -> _Numbers:
         """Add sums in fixed point, in cells as narrow as they can be."""
-        image, units = _image(x.shape), len(layer.weight)
+        image, units = as_image(x.shape), len(layer.weight)
         gain, zero = (_of_channels(name, a, x.shape) for a in (layer.encoding.gain, layer.encoding.zero))
         wide = (-1, *[1] * (layer.weight.ndim - 2))
         layer = replace(layer, encoding=Encoding(gain.reshape(wide), zero.reshape(wide)))
@@ -179,11 +180,6 @@ def _plain(layer: Dense | Conv) -> Rescaled:
     if isinstance(layer, Conv):
         return Rescaled(layer.weight, ones, zeros, 0, None, layer.encoding, layer.stride, layer.padding)
     return Rescaled(layer.weight, ones, zeros if layer.bias is None else layer.bias, 0, None, layer.encoding)
-
-
-def _image(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Return a shape as channels, height and width."""
-    return (shape[0], shape[1], shape[2]) if len(shape) == 3 else (prod(shape), 1, 1)
 
 
 def _of_channels(name: str, a: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.int64]:
