@@ -18,7 +18,7 @@ COMMANDS = {
         *("--seeds", "1", "--epochs", "1", "--results", "{tmp}"),
     ],
     "benchmarks/quality/surrogates.py": [
-        *("choose", "run", "long", "table", "--net", "tiny", "--seeds", "1", "--rules", "clipped", "EDE"),
+        *("choose", "run", "lengthen", "long", "table", "--net", "tiny", "--seeds", "1", "--rules", "clipped", "EDE"),
         *("--results", "{tmp}"),
     ],
     "benchmarks/quality/layer_targets.py": [

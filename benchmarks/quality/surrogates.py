@@ -1,13 +1,18 @@
 """Surrogate gradients side by side: eight published rules on Fashion-MNIST, settings chosen on validation data, paired.
 
     python benchmarks/quality/surrogates.py choose run table --net mlp [--seeds 5]    # two hours, one core
-    python benchmarks/quality/surrogates.py long --net mlp --seeds 5                  # an hour
+    python benchmarks/quality/surrogates.py lengthen long --net mlp                   # an hour
+    python benchmarks/quality/surrogates.py lengthen long --net vgg-step              # three hours, after mlp
     python benchmarks/quality/surrogates.py choose run table --net binary             # an hour; signs, binary weights
+    python benchmarks/quality/surrogates.py long --net vgg-binary                     # ten hours, after binary; a GPU
 
 HARDSTEP_DATA names the folder above fashion-mnist/. `choose` trains every rule at two shapes and two learning rates for
 a part of the epochs and scores the validation part of seed 100; `run` takes the best from there, trains on seeds 0, 1,
-... and scores each test part once. `long` trains the rule that is best on the validation parts of `run` for more
-epochs, with dropout. Same split, initial weights and epochs for all rules of a seed. Expected: docs/results.md.
+... and scores each test part once. `lengthen` trains the rule that is best on the validation parts of `run` (of a
+smaller network, where one is named) for more epochs with each regularisation, on validation rows of seed 100; `long`
+takes the best of these to all seeds and scores each test part once. Rules are compared in float32; the long runs
+multiply in bfloat16, which on a CPU without such instructions is slow. Same split, initial weights and epochs for all
+rules of a seed. Expected: docs/results.md.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 
 import hardstep as hs
 
@@ -30,22 +36,47 @@ from tables.lines import NoLinesError, lines
 
 
 @dataclass(frozen=True)
+class Longer:
+    """Epochs and regularisation of a long run."""
+
+    epochs: int
+    augment: hs.Augment = hs.Augment()  # noqa: RUF009 (frozen)
+    dropout: float = 0.0  # in networks that have it
+
+
+@dataclass(frozen=True)
 class Net:
-    """A data set, a network, and the epochs of choosing, of a run and of a long run; rows None are all."""
+    """A data set, a network, the epochs of choosing and of a run, and long runs to choose from; rows None are all."""
 
     data: str
     net: hs.nets.MLP | hs.nets.ConvNet4 | hs.nets.VGGSmall
-    epochs: tuple[int, int, int]
+    epochs: tuple[int, int]
+    longer: tuple[Longer, ...]
     rows: int | None = None
+    like: str = ""  # the network whose runs choose the rule of long ones, if not this one
 
 
+MIRROR, SHIFTS = hs.Augment(mirror=True), hs.Augment(crop=2, mirror=True)
 BITS: dict[str, Any] = {"activation": hs.Sign(), "weights": hs.Binary()}  # but for the first and the last layer
 NETS = {
-    "tiny": Net("digits", hs.nets.MLP(hidden=(16,)), (1, 2, 2), 500),
-    "mlp": Net("fashion-mnist", hs.nets.MLP(hidden=(1024, 1024)), (4, 10, 40)),
-    "binary": Net("fashion-mnist", hs.nets.ConvNet4(channels=(16, 32), units=256, **BITS), (3, 8, 30), 10_000),
-    "vgg": Net("fashion-mnist", hs.nets.VGGSmall(**BITS), (5, 30, 120)),
-    "convnet": Net("fashion-mnist", hs.nets.ConvNet4(channels=(32, 64), units=512), (2, 8, 30)),
+    "tiny": Net("digits", hs.nets.MLP(hidden=(16,)), (1, 2), (Longer(2, SHIFTS, 0.2), Longer(2)), 500),
+    "mlp": Net(
+        "fashion-mnist",
+        hs.nets.MLP(hidden=(1024, 1024)),
+        (4, 10),
+        tuple(Longer(40, augment, dropout) for augment in (hs.Augment(), MIRROR) for dropout in (0.2, 0.4)),
+    ),
+    "binary": Net(
+        "fashion-mnist", hs.nets.ConvNet4(channels=(16, 32), units=256, **BITS), (3, 8), (Longer(30, MIRROR),), 10_000
+    ),
+    "vgg-step": Net(
+        "fashion-mnist",
+        hs.nets.VGGSmall(channels=(32, 64, 128)),
+        (2, 8),
+        (Longer(24, MIRROR), Longer(24, SHIFTS)),
+        like="mlp",
+    ),
+    "vgg-binary": Net("fashion-mnist", hs.nets.VGGSmall(**BITS), (5, 30), (Longer(60, SHIFTS),), like="binary"),
 }
 RATES = (1e-3, 3e-3)
 
@@ -72,14 +103,18 @@ def rules() -> dict[str, tuple[hs.BackwardRule, hs.BackwardRule]]:
 
 
 def train(
-    net: Net, rule: hs.BackwardRule, lr: float, seed: int, epochs: int, dropout: float = 0.0
+    net: Net, rule: hs.BackwardRule, lr: float, seed: int, epochs: int, longer: Longer | None = None
 ) -> tuple[hs.Report, torch.nn.Module, Any]:
     """Train one network; return its report, itself and its data."""
-    data = first_rows(hs.data.load(net.data, seed=seed), net.rows)
-    recipe = replace(net.net, dropout=dropout) if dropout else net.net
-    built = recipe(data.shape, data.outputs, seed)
+    extra = Longer(epochs) if longer is None else longer
+    data = replace(first_rows(hs.data.load(net.data, seed=seed), net.rows), augment=extra.augment)
+    recipe = replace(net.net, dropout=extra.dropout) if extra.dropout else net.net
+    built = recipe(data.shape, data.outputs, seed).to(memory_format=torch.channels_last)
     method = hs.GradientDescent(rule=rule, optimiser=hs.Adam(lr=lr))
-    return hs.fit(built, data, method, sweeps=epochs, seed=seed, progress=False), built, data
+    fabric = Fabric(accelerator="auto", devices=1, precision="32-true" if longer is None else "bf16-mixed")
+    fabric.launch()
+    report = hs.fit(built, data, method, sweeps=extra.epochs, seed=seed, fabric=fabric, progress=False)
+    return report, built.cpu(), data
 
 
 def recorded(options: argparse.Namespace, kind: str) -> list[dict[str, Any]]:
@@ -120,20 +155,38 @@ def run(options: argparse.Namespace) -> None:
             scored(options, "run", report, built, data, **setting, seed=seed, epochs=net.epochs[1])
 
 
-def long(options: argparse.Namespace) -> None:
-    """Train the rule that is best on the validation parts of `run` for more epochs."""
+def lengthen(options: argparse.Namespace) -> None:
+    """Train the best rule for longer with each regularisation, on validation data only."""
     net = NETS[options.net]
-    name = surrogates.best(options.results, options.net)
-    best = surrogates.chosen(options.results, options.net, name)
-    setting = {key: best[key] for key in ("net", "rule", "shape", "lr", "text")}
-    done = {(line["rule"], line["dropout"], line["seed"]) for line in recorded(options, "long")}
-    for seed in range(options.first, options.first + options.seeds):
-        if (name, options.dropout, seed) in done:
+    setting = surrogates.settled(options.results, options.net, net.like)
+    rule = rules()[setting["rule"]][setting["shape"]]
+    done = {(line["longer"], line["rule"]) for line in recorded(options, "lengthen")}
+    for longer in net.longer:
+        if (repr(longer), setting["rule"]) in done:
             continue
-        rule = rules()[name][best["shape"]]
-        report, built, data = train(net, rule, best["lr"], seed, net.epochs[2], options.dropout)
-        more = {"dropout": options.dropout, "seed": seed, "epochs": net.epochs[2]}
-        scored(options, "long", report, built, data, **setting, **more)
+        report, _, _ = train(net, rule, setting["lr"], 100, longer.epochs, longer)
+        score = round(report.records[-1].score or 0.0, 4)
+        record(options.results, "surrogates", kind="lengthen", **setting, **told(longer), validation=score)
+
+
+def long(options: argparse.Namespace) -> None:
+    """Train the best rule with the best regularisation and score the test part once."""
+    net = NETS[options.net]
+    setting = surrogates.settled(options.results, options.net, net.like)
+    rule = rules()[setting["rule"]][setting["shape"]]
+    names = {repr(longer): longer for longer in net.longer}
+    longer = names[surrogates.regularised(options.results, options.net, tuple(names))]
+    done = {(line["rule"], line["longer"], line["seed"]) for line in recorded(options, "long")}
+    for seed in range(options.first, options.first + options.seeds):
+        if (setting["rule"], repr(longer), seed) in done:
+            continue
+        report, built, data = train(net, rule, setting["lr"], seed, longer.epochs, longer)
+        scored(options, "long", report, built, data, **setting, **told(longer), seed=seed)
+
+
+def told(longer: Longer) -> dict[str, Any]:
+    """Return what is recorded of a long run."""
+    return {"longer": repr(longer), "epochs": longer.epochs, "dropout": longer.dropout, "augment": repr(longer.augment)}
 
 
 def scored(
@@ -159,14 +212,13 @@ def table(options: argparse.Namespace) -> None:
     print(surrogates.test(options.results, options.net))
 
 
-WHAT = {"choose": choose, "run": run, "long": long, "table": table}
+WHAT = {"choose": choose, "run": run, "lengthen": lengthen, "long": long, "table": table}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--net", choices=list(NETS), default="mlp")
     parser.add_argument("--rules", nargs="+", default=None, help="names of the rules; all if not given")
-    parser.add_argument("--dropout", type=float, default=0.2, help="of `long`, in networks that have it")
     run_verbs(parser, WHAT)
 
 

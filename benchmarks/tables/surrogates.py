@@ -12,7 +12,7 @@ from pathlib import Path
 from .lines import Line, NoLinesError, Shown, Table, bare, gain, grouped, last, lines, mean, spread
 
 NAME = "surrogates"
-NETS = ("mlp", "convnet", "binary", "vgg")
+NETS = ("mlp", "binary")
 REFERENCE = "clipped"  # the clipped straight-through estimator
 
 
@@ -37,6 +37,20 @@ def best(results: Path, net: str) -> str:
     return max(found, key=lambda rule: mean([line["validation"] for line in found[rule]])[0])
 
 
+def settled(results: Path, net: str, like: str = "") -> Line:
+    """Return rule, shape, rate and text that long runs of a network take, from the runs of another one if named."""
+    line = chosen(results, like or net, best(results, like or net))
+    return {"net": net, **{key: line[key] for key in ("rule", "shape", "lr", "text")}}
+
+
+def regularised(results: Path, net: str, known: tuple[str, ...]) -> str:
+    """Return which of the long runs known is best on validation data; one alone needs no choice."""
+    if len(known) == 1:
+        return known[0]
+    tried = [line for line in lines(results, NAME, kind="lengthen", net=net) if line["longer"] in known]
+    return str(max(tried, key=lambda line: float(line["validation"]))["longer"])
+
+
 def test(results: Path, net: str) -> Table:
     """Return accuracy on validation and test parts, the paired difference to the clipped rule, and seconds."""
     found = runs(results, net)
@@ -54,15 +68,14 @@ def test(results: Path, net: str) -> Table:
 def longer(results: Path) -> Table:
     """Return accuracy of the best rule of each network, trained for longer."""
     rows = []
-    for (net, rule, dropout, epochs), scored in grouped(
-        lines(results, NAME, kind="long"), "net", "rule", "dropout", "epochs"
-    ).items():
+    keys = ("net", "rule", "epochs", "dropout", "augment")
+    for (net, rule, epochs, dropout, augment), scored in grouped(lines(results, NAME, kind="long"), *keys).items():
         mine = last(scored, "seed")
         scores = (spread(mine, "validation"), spread(mine), bare(min(line["test"] for line in mine)))
-        setting = (f"`{short(mine[-1]['text'])}`", str(epochs), f"{dropout:g}")
+        setting = (f"`{short(mine[-1]['text'])}`", str(epochs), f"{dropout:g}", f"`{augment}`")
         seconds = f"{mean([line['seconds'] for line in mine])[0]:.0f}"
         rows.append((net, rule, *setting, *scores, spread(mine, "frozen"), str(len(mine)), seconds))
-    head = ("network", "rule", "setting", "epochs", "dropout", "validation", "test", "least")
+    head = ("network", "rule", "setting", "epochs", "dropout", "images", "validation", "test", "least")
     return Table((*head, "test, frozen", "seeds", "seconds"), tuple(rows))
 
 
