@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 from rich.console import Console
 
 import hardstep as hs
@@ -216,6 +218,31 @@ def test_augmentation_reaches_the_data() -> None:
     ).load()
     assert data.augment == hs.Augment(crop=2, mirror=True, zoom=(0.5, 1.0))
     assert cli.parse_train([]).load()[0].augment == hs.Augment()
+
+
+def test_images_of_class_folders_get_the_size_that_is_asked_for(tmp_path: Path) -> None:
+    for label in ("cat", "dog"):
+        (tmp_path / "pets" / label).mkdir(parents=True)
+        for i in range(20):
+            Image.new("RGB", (40, 36 + i), (10 * i, 0, 90)).save(tmp_path / "pets" / label / f"{i}.png")
+    arguments = [str(tmp_path / "pets"), "--net", "vgg-small", "--net.channels", "2", "2", "2"]
+    data, _ = cli.parse_train([*arguments, "--size", "16", "24", "--margin", "4"]).load()
+    assert data.shape == (3, 16, 24)
+    assert torch.equal(
+        data.train.take([0])[0], hs.data.load(tmp_path / "pets", size=(16, 24), margin=4).train.take([0])[0]
+    )
+    with pytest.raises(ValueError, match=r"size=\(16, 24\).*digits has none"):
+        cli.parse_train(["digits", "--size", "16", "24"]).load()
+
+
+def test_precision_reaches_the_training_and_what_is_kept_is_float32(capsys: pytest.CaptureFixture[str]) -> None:
+    weights = []
+    for precision in ("32-true", "bf16-mixed"):
+        assert run(capsys, "train", *SMALL, "--precision", precision, "--name", precision)[0] == 0
+        weights.append(read_arrays(Path("runs") / precision / "model.safetensors", "model")[0])
+        assert run(capsys, "verify", f"runs/{precision}")[0] == 0
+    assert all(np.any(a != b) for name, a in weights[0].items() if (b := weights[1][name]).dtype == np.float32)
+    assert run(capsys, "train", "--precision", "8-bit")[0] != 0
 
 
 def test_memory_is_chosen_by_name_also_inside_a_method() -> None:

@@ -33,7 +33,7 @@ from hardstep.hardnet import HardNet
 from hardstep.methods.gradient import GradientDescent
 from hardstep.nets import MLP, AlexNet, ConvNet4, ConvNet8, ResNet18, ResNet20, ResNet34, VGGSmall
 from hardstep.proofs import prove_optimality
-from hardstep.ranks import launched
+from hardstep.ranks import Precision, launched
 from hardstep.run_folder import RunFolder
 from hardstep.verify import verify
 
@@ -66,6 +66,13 @@ class Train:
         Show a progress bar.
     augment
         Crops and mirror images of training images.
+    size
+        Height and width to which the images of class folders are resized; those of the first image if not given.
+    margin
+        Keep the proportions of such images: cover so many pixels more than the size, then cut out the middle.
+    precision
+        What layers multiply in while they are trained: 32-true, or bf16-mixed or 16-mixed where the machine is faster
+        so.
     """
 
     data: tyro.conf.Positional[str] = "digits"
@@ -78,10 +85,13 @@ class Train:
     name: str | None = None
     progress: bool = True
     augment: Augment = field(default_factory=Augment)
+    size: tuple[int, int] | None = None
+    margin: int | None = None
+    precision: Precision = "32-true"
 
     def load(self) -> tuple[Data, nn.Module]:
         """Load the data and build the network."""
-        data = data_module.load(self.data, seed=self.seed, augment=self.augment)
+        data = data_module.load(self.data, seed=self.seed, size=self.size, margin=self.margin, augment=self.augment)
         return data, self.net(data.shape, data.outputs, self.seed)
 
     def budget(self, data: Data) -> int:
@@ -98,7 +108,7 @@ class Train:
         """Train, freeze, write the run folder, print the table."""
         if self.weight_bits is not None:
             check_bits(self.weight_bits)
-        with launched() as fabric:
+        with launched(self.precision) as fabric:
             return self._run(console, arguments, folder, fabric)
 
     def _run(self, console: Console, arguments: list[str], folder: RunFolder, fabric: Fabric) -> int:

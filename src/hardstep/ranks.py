@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -14,10 +14,14 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["launched", "launched_fabric", "shared_statistics"]
+__all__ = ["Precision", "launched", "launched_fabric", "shared_statistics"]
 
 
-def launched_fabric() -> Fabric:
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+"""What layers multiply in: float32, bfloat16, or float16 with scaled losses; weights and sums are float32 in all."""
+
+
+def launched_fabric(precision: Precision = "32-true") -> Fabric:
     """Return a launched Fabric for this machine: one device, or the ranks that torchrun started.
 
     Raises
@@ -29,17 +33,19 @@ def launched_fabric() -> Fabric:
     if world % local:
         raise ValueError(f"WORLD_SIZE={world} is no multiple of LOCAL_WORLD_SIZE={local}; start it with torchrun")
     if world > 1:
-        fabric = Fabric(accelerator="auto", devices=local, num_nodes=world // local, strategy="ddp")
+        fabric = Fabric(
+            accelerator="auto", devices=local, num_nodes=world // local, strategy="ddp", precision=precision
+        )
     else:
-        fabric = Fabric(accelerator="auto", devices=1)
+        fabric = Fabric(accelerator="auto", devices=1, precision=precision)
     fabric.launch()
     return fabric
 
 
 @contextmanager
-def launched() -> Iterator[Fabric]:
+def launched(precision: Precision = "32-true") -> Iterator[Fabric]:
     """Launch a Fabric for the time of the block; its process group, if there is one, ends with it."""
-    fabric = launched_fabric()
+    fabric = launched_fabric(precision)
     try:
         yield fabric
     finally:
