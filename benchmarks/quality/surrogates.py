@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -37,11 +37,12 @@ from tables.lines import NoLinesError, lines
 
 @dataclass(frozen=True)
 class Longer:
-    """Epochs and regularisation of a long run."""
+    """Epochs, regularisation and rate of a long run."""
 
     epochs: int
     augment: hs.Augment = hs.Augment()  # noqa: RUF009 (frozen)
     dropout: float = 0.0  # in networks that have it
+    lr: float | None = field(default=None, repr=False)  # if not that of the shorter runs; recorded by itself
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,10 @@ class Net:
     like: str = ""  # the network whose runs choose the rule of long ones, if not this one
 
 
-MIRROR, SHIFTS = hs.Augment(mirror=True), hs.Augment(crop=2, mirror=True)
+MIRROR, NUDGE, SHIFT = (hs.Augment(crop=crop, mirror=True) for crop in range(3))
 BITS: dict[str, Any] = {"activation": hs.Sign(), "weights": hs.Binary()}  # but for the first and the last layer
 NETS = {
-    "tiny": Net("digits", hs.nets.MLP(hidden=(16,)), (1, 2), (Longer(2, SHIFTS, 0.2), Longer(2)), 500),
+    "tiny": Net("digits", hs.nets.MLP(hidden=(16,)), (1, 2), (Longer(2, SHIFT, 0.2), Longer(2, lr=2e-3)), 500),
     "mlp": Net(
         "fashion-mnist",
         hs.nets.MLP(hidden=(1024, 1024)),
@@ -71,12 +72,12 @@ NETS = {
     ),
     "vgg-step": Net(
         "fashion-mnist",
-        hs.nets.VGGSmall(channels=(32, 64, 128)),
+        hs.nets.VGGSmall(channels=(32, 96, 192)),
         (2, 8),
-        (Longer(24, MIRROR), Longer(24, SHIFTS)),
+        (Longer(20, MIRROR, lr=2e-3), Longer(20, NUDGE, lr=2e-3)),
         like="mlp",
     ),
-    "vgg-binary": Net("fashion-mnist", hs.nets.VGGSmall(**BITS), (5, 30), (Longer(60, SHIFTS),), like="binary"),
+    "vgg-binary": Net("fashion-mnist", hs.nets.VGGSmall(**BITS), (5, 30), (Longer(60, SHIFT),), like="binary"),
 }
 RATES = (1e-3, 3e-3)
 
@@ -107,6 +108,7 @@ def train(
 ) -> tuple[hs.Report, torch.nn.Module, Any]:
     """Train one network; return its report, itself and its data."""
     extra = Longer(epochs) if longer is None else longer
+    lr = lr if extra.lr is None else extra.lr
     data = replace(first_rows(hs.data.load(net.data, seed=seed), net.rows), augment=extra.augment)
     recipe = replace(net.net, dropout=extra.dropout) if extra.dropout else net.net
     built = recipe(data.shape, data.outputs, seed).to(memory_format=torch.channels_last)
@@ -166,7 +168,7 @@ def lengthen(options: argparse.Namespace) -> None:
             continue
         report, _, _ = train(net, rule, setting["lr"], 100, longer.epochs, longer)
         score = round(report.records[-1].score or 0.0, 4)
-        record(options.results, "surrogates", kind="lengthen", **setting, **told(longer), validation=score)
+        record(options.results, "surrogates", kind="lengthen", **(setting | told(longer)), validation=score)
 
 
 def long(options: argparse.Namespace) -> None:
@@ -181,12 +183,13 @@ def long(options: argparse.Namespace) -> None:
         if (setting["rule"], repr(longer), seed) in done:
             continue
         report, built, data = train(net, rule, setting["lr"], seed, longer.epochs, longer)
-        scored(options, "long", report, built, data, **setting, **told(longer), seed=seed)
+        scored(options, "long", report, built, data, **(setting | told(longer)), seed=seed)
 
 
 def told(longer: Longer) -> dict[str, Any]:
     """Return what is recorded of a long run."""
-    return {"longer": repr(longer), "epochs": longer.epochs, "dropout": longer.dropout, "augment": repr(longer.augment)}
+    names = {"longer": repr(longer), "augment": repr(longer.augment)}
+    return {**names, "epochs": longer.epochs, "dropout": longer.dropout, **({"lr": longer.lr} if longer.lr else {})}
 
 
 def scored(
