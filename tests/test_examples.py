@@ -37,7 +37,7 @@ COMMANDS = {
     "benchmarks/quality/bcd.py": ["digits", "--seeds", "1", "--sweeps", "1", "--depth", "1", "--results", "{tmp}"],
     "benchmarks/speed/engine.py": ["--tiny", "--rounds", "1", "--results", "{tmp}"],
     "benchmarks/speed/networks.py": ["digits", "--sweeps", "1", "--rounds", "1", "--results", "{tmp}"],
-    "benchmarks/quality/exactness.py": ["--cases", "2000", "--mutants", "0", "--results", "{tmp}"],
+    "benchmarks/quality/exactness.py": ["--cases", "2000", "--sums", "2000", "--mutants", "0", "--results", "{tmp}"],
     "benchmarks/speed/peers.py": ["--rounds", "1", "--results", "{tmp}"],
     "benchmarks/speed/peer_networks.py": ["--rounds", "1", "--batches", "3", "--results", "{tmp}"],
     "benchmarks/quality/choose_settings.py": ["digits", "--seeds", "1", "--sweeps", "1", "--results", "{tmp}"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hardstep.export.number_weights import byte_weights, excess_share, weight_width
+from hardstep.export.number_weights import byte_weights, byte_width, excess_share
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (16, 4), (17, 9), (40, 130)])
@@ -40,7 +40,8 @@ def test_layout_and_excess_give_the_weights_and_no_pair_leaves_16_bits(shape: tu
 
 
 def test_extremes_take_16_bits_or_an_excess() -> None:
-    assert weight_width(np.full((4, 4), -128)) == 16
-    assert weight_width(np.array([[300]])) == 16
+    assert byte_width(np.full((4, 4), -128), saturating=True) == 16
+    assert byte_width(np.full((4, 4), -128), saturating=False) == 8
+    assert byte_width(np.array([[300]]), saturating=False) == 16
     assert byte_weights(np.array([[-128, -128] + [0] * 98])).entries == 2
-    assert weight_width(np.zeros((0, 3), np.int64)) == 8
+    assert byte_width(np.zeros((0, 3), np.int64), saturating=True) == 8

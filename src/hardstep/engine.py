@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,9 @@ from hardstep.lowered import Sums, lower
 
 __all__ = ["Engine", "available_isas"]
 
-LANES = {"baseline": 128, "avx2": 256, "avx512": 512}  # widest vectors worth using
+LANES = {"baseline": 128, "avx2": 256, "avx512": 512, "avx512-vnni": 512}  # widest vectors worth using
+SEVERAL = 8  # samples that share the weights which are fetched
+DOTS = "avx512-vnni"  # multiplies and sums bytes in one instruction
 MANY = 1_000_000  # a batch that fills all lanes
 LISTS = 2**18  # bytes of lists of one tile, about half of a second-level cache
 WORTH = 20_000_000  # products a call below which one thread does it
@@ -61,7 +63,7 @@ class Engine:
     threads
         Threads over the batch; a call with less than 20 million products is done by one.
     isa
-        "baseline", "avx2" or "avx512"; by default the best one here.
+        "baseline", "avx2", "avx512" or "avx512-vnni"; by default the best one here.
     lanes
         Widest vectors in bits: 64, 128, 256 or 512; by default what suits the instruction set.
     only
@@ -113,6 +115,7 @@ class Engine:
             raise ValueError(f"instruction set {isa!r} is not here, only {', '.join(names) or 'NumPy'}")
         self.isa = isa or (names[-1] if names else "numpy")
         self.lanes = lanes or LANES.get(self.isa, 64)
+        self._dots = self.isa == DOTS
         self.reason = "" if self._library else "the C runtime is not built; install with a C compiler"
         self.density: Sequence[float] = ()
         try:
@@ -121,9 +124,12 @@ class Engine:
             density = _density(self._layers, hard, sample)
             sums = [layer for layer in self._layers if isinstance(layer, Sums)]
             self.density = [bits / layer.top.bit_length() for bits, layer in zip(density, sums, strict=False)]
-            self.choices = plan(self._layers, lanes=self.lanes, density=density, only=only)
-            self._many = plan(self._layers, lanes=self.lanes, batch=MANY, density=density, only=only)
-            self._by_samples = any(choice.kernel is Kernel.SAMPLES for choice in self._many)
+            choose = partial(plan, self._layers, lanes=self.lanes, density=density, only=only, dots=self._dots)
+            self._plans = [choose(batch=batch) for batch in (1, SEVERAL, MANY)]
+            kinds = [[(choice.kernel, choice.lanes) for choice in choices] for choices in self._plans]
+            self._same = [kinds.index(kind) for kind in kinds]  # the first plan with the same kernels
+            self._by_samples = any(kernel is Kernel.SAMPLES for kernel, _ in kinds[-1])
+            self._programs: dict[int, _Program] = {}
         except ValueError as error:
             self.reason = str(error)
         if self.reason:
@@ -135,10 +141,11 @@ class Engine:
         if self.reason:
             return self.hard(codes)
         alone = self.threads == 1 or len(codes) * self._products < WORTH
-        if alone and len(codes) <= self._small.tile and not self._fills(len(codes)):
-            return self._small.few(codes)
+        program = self._program(len(codes))
+        if alone and len(codes) <= program.tile and not self._fills(len(codes)):
+            return program.few(codes)
         codes = np.ascontiguousarray(codes)
-        scores = np.empty((len(codes), self._small.outputs), np.int32)
+        scores = np.empty((len(codes), program.outputs), np.int32)
         if alone:
             self._run(codes, scores)
         else:
@@ -153,9 +160,18 @@ class Engine:
         labels: NDArray[np.int64] = self(x).argmax(axis=1)
         return labels
 
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """What runs each layer with weights for one sample, and why."""
+        return self.kernels(1)
+
     def kernels(self, batch: int) -> tuple[Choice, ...]:
         """Return what runs each layer with weights for a batch of this size."""
-        return self._many if self._fills(batch) else self.choices
+        return self._plans[self._size(batch)]
+
+    def _size(self, n: int) -> int:
+        """Return which plan is for so many samples."""
+        return 2 if self._fills(n) else int(n >= SEVERAL)
 
     def _fills(self, n: int) -> bool:
         """Whether so many samples are worth lanes of samples."""
@@ -165,28 +181,32 @@ class Engine:
         n, done = len(codes), 0
         if self._fills(n):
             done = n // self.lanes * self.lanes if 2 * (n % self.lanes) < self.lanes else n
-            self._large.run(codes[:done], scores[:done])
+            self._program(n).run(codes[:done], scores[:done])
         if done < n:
-            self._small.run(codes[done:], scores[done:])
+            self._program(n - done).run(codes[done:], scores[done:])
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self.threads)
 
-    @cached_property
-    def _small(self) -> _Program:
+    def _program(self, n: int) -> _Program:
+        """Return the packed form for so many samples, made when it is first used."""
+        size = self._same[self._size(n)]
+        if size not in self._programs:
+            self._programs[size] = self._made(size)
+        return self._programs[size]
+
+    def _made(self, size: int) -> _Program:
         if self._sums is not None:
             return _Program(self._library, self._sums.data, self.isa)
-        sums = [layer for layer in self._layers if isinstance(layer, Sums)]
-        bits = [max(1, layer.top.bit_length()) * 2 * (np.prod(layer.shape) + 32) for layer in sums]
-        tile = int(np.clip(LISTS // max(bits), 1, 64))
-        return _Program(
-            self._library, pack(self._layers, self.choices, tile=tile, front=self.hard.front).data, self.isa
-        )
-
-    @cached_property
-    def _large(self) -> _Program:
-        packed = pack(self._layers, self._many, tile=self.lanes, front=self.hard.front)
+        choices, tile = self._plans[size], self.lanes
+        if size < len(self._plans) - 1:
+            room = [
+                (np.prod(layer.shape) + 32) * (1 if by.kernel is Kernel.BYTES else 2 * max(1, layer.top.bit_length()))
+                for layer, by in zip((s for s in self._layers if isinstance(s, Sums)), choices, strict=True)
+            ]
+            tile = int(np.clip(LISTS // max(room), 1, 64))
+        packed = pack(self._layers, choices, tile=tile, front=self.hard.front, plain=self._dots)
         return _Program(self._library, packed.data, self.isa)
 
 

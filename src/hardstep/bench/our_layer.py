@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hardstep import bits
 from hardstep.bench.cases import Case
 from hardstep.bench.peer import Peer, Run, aligned
-from hardstep.engine import LANES, _load, _Program, available_isas
+from hardstep.engine import DOTS, LANES, _load, _Program, available_isas
 from hardstep.export.compiler import LIBRARY
 from hardstep.export.pack import pack
 from hardstep.export.plan import plan
@@ -56,11 +56,15 @@ class Hardstep(Peer[Case]):
         layer = Sums("layer", shape, task.top, weight, threshold, zero, padding=pad)
         batch, packed = len(task.x), task.top == 1
         share = -(-batch // self.threads)
-        (choice,) = plan([layer], lanes=lanes, batch=share, density=[self.density], only=only, packed=packed)
+        (choice,) = plan(
+            [layer], lanes=lanes, batch=share, density=[self.density], only=only, packed=packed, dots=isa == DOTS
+        )
         self.chosen = str(choice)
         positions = task.x[0].size // task.x.shape[1]
         tile = lanes if choice.kernel.value == "samples" else int(np.clip(2**17 // (positions * shape[0]), 1, 64))
-        program = _Program(_load(LIBRARY), pack([layer], (choice,), tile=tile, packed=packed).data, isa)
+        program = _Program(
+            _load(LIBRARY), pack([layer], (choice,), tile=tile, packed=packed, plain=isa == DOTS).data, isa
+        )
         rows = task.x if not task.conv else task.x.transpose(0, 2, 3, 1)
         codes = bits.pack(rows).view(np.uint8) if packed else task.x
         codes, out = aligned(codes.reshape(batch, -1)), aligned(np.zeros((batch, program.outputs), np.int32))

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int64
 from numpy.typing import NDArray
 
-__all__ = ["ByteWeights", "RowWeights", "byte_weights", "excess_share", "row_weights", "weight_width"]
+__all__ = ["ByteWeights", "RowWeights", "byte_weights", "byte_width", "excess_share", "row_weights"]
 
 GROUP = 16  # units that a vector holds
 MOST = 128  # 255 * 128 < 2^15: what the weights of one sign in a pair may sum to
@@ -50,7 +50,7 @@ def byte_weights(weight: Int64[np.ndarray, "m k"], *, plain: bool = False) -> By
     2
     """
     units, terms = weight.shape
-    bits = _width(weight) if plain else weight_width(weight)
+    bits = byte_width(weight, saturating=not plain)
     step = 32 // bits
     whole = np.zeros((-(-units // GROUP) * GROUP, -(-terms // step) * step), np.int64)
     whole[:units, :terms] = weight
@@ -90,9 +90,9 @@ def row_weights(weight: Int64[np.ndarray, "m k"]) -> RowWeights:
     return RowWeights(data, bits, flush, factor)
 
 
-def weight_width(weight: Int64[np.ndarray, "m k"]) -> int:
-    """Return the bits with which the kernel is fastest, 8 or 16."""
-    return 8 if _width(weight) == 8 and excess_share(weight) <= WORTH else 16
+def byte_width(weight: Int64[np.ndarray, "m k"], *, saturating: bool) -> int:
+    """Return the bits with which the kernel of products of bytes is fastest, 8 or 16."""
+    return 8 if _width(weight) == 8 and not (saturating and excess_share(weight) > WORTH) else 16
 
 
 def _width(weight: NDArray[np.int64]) -> int:

@@ -59,7 +59,7 @@ def pack(
         The input is packed bits in place of bytes: 64-bit words of each position, channels lowest first. Layers that
         do not end in a read-out then give the bits of their last codes in the same form.
     plain
-        For the baseline alone, whose products of bytes never saturate: weights take no more room than they must.
+        For what never saturates products of bytes, the baseline alone or VNNI: weights are laid out as they are.
     """
     first = next(layer for layer in layers if isinstance(layer, Sums))
     builder = _Builder(list(layers), dict(zip((c.name for c in choices), choices, strict=True)), plain)
@@ -251,7 +251,9 @@ class _Builder:
         self._emit(replace(step, **sections, **more))
 
     def _bytes(self, step: Step, layer: Sums) -> None:
-        found = byte_weights(layer.weight.reshape(step.units, -1), plain=self.plain)
+        raw = step.in_words == 0
+        rows = (layer.weight if raw else layer.weight.transpose(0, 2, 3, 1)).reshape(step.units, -1)
+        found = byte_weights(rows, plain=self.plain or (not raw and layer.top <= 127))
         more = {"weight_planes": found.bits, "shift": found.entries}
         self._compared(step, layer, found.data, kind=KINDS["bytes"], **more)
 

@@ -9,7 +9,7 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-from hardstep.export.number_weights import weight_width
+from hardstep.export.number_weights import byte_width
 from hardstep.hard_layers import Pool
 from hardstep.lowered import Sums
 
@@ -23,14 +23,17 @@ FLUSH = 9.0  # instructions a plane of an accumulator: add, compare
 TURN = 1400.0  # instructions of a transposition of 64 words in every vector
 TWIN = 0.65  # what a position costs where two share a vector of 256 bits
 SCALAR = 12.0  # what adding bytes one by one costs, against vectors
-PAIR = {8: 0.12, 16: 0.2}  # instructions a product of a byte and a weight of so many bits
+PAIR = {8: 0.12, 16: 0.2}  # instructions a product of a byte and a weight of so many bits, with 256 bits
+DOT = {8: 0.036, 16: 0.072}  # the same where one instruction multiplies and sums bytes
+FETCH = 0.06  # what it costs there to fetch a weight, once for all samples
+SPREAD = 0.25  # instructions that make a byte of a bit, with 256 bits
 
 
 class Kernel(Enum):
     """How a layer is summed."""
 
     BYTES = "bytes"
-    """8-bit codes times weights, in 32-bit sums: first layers."""
+    """Codes as bytes times weights, in 32-bit sums: first layers, and others where machines sum products of bytes."""
 
     OUTPUTS = "outputs"
     """Bit-sliced, lanes are outputs: rows of weights of the set bits are added. Sparse activations are faster."""
@@ -69,6 +72,7 @@ def plan(
     density: Sequence[float] = (),
     only: str = "",
     packed: bool = False,
+    dots: bool = False,
 ) -> tuple[Choice, ...]:
     """Choose a kernel for every layer with weights.
 
@@ -84,6 +88,8 @@ def plan(
         Name of a kernel to take wherever it can run, whatever it costs: for tests and measurements.
     packed
         The first layer reads packed bits, as in `pack`.
+    dots
+        The machine multiplies and sums bytes in one instruction.
 
     Raises
     ------
@@ -94,13 +100,15 @@ def plan(
         raise ValueError(f"lanes must be one of {WIDTHS}, got {lanes}")
     sums = [layer for layer in layers if isinstance(layer, Sums)]
     bits = [*density, *(2.5 if s.top == 255 else s.top.bit_length() / 2 for s in sums[len(density) :])]
-    return tuple(_choose(layer, i == 0 and not packed, lanes, batch, bits[i], only) for i, layer in enumerate(sums))
+    return tuple(
+        _choose(layer, i == 0 and not packed, lanes, batch, bits[i], only, dots) for i, layer in enumerate(sums)
+    )
 
 
-def _choose(layer: Sums, first: bool, lanes: int, batch: int, bits: float, only: str) -> Choice:
+def _choose(layer: Sums, first: bool, lanes: int, batch: int, bits: float, only: str, dots: bool) -> Choice:
     """Return the cheapest kernel of one layer."""
     width = _width(len(layer.weight), lanes)
-    costs = _costs(layer, first, lanes, width, batch, bits)
+    costs = _costs(layer, first, lanes, width, batch, bits, dots)
     if not costs:
         raise ValueError(
             f"{layer.name} sums {layer.terms:,} terms with weights from {layer.weight.min()} to {layer.weight.max()}: "
@@ -112,19 +120,23 @@ def _choose(layer: Sums, first: bool, lanes: int, batch: int, bits: float, only:
     return Choice(layer.name, kernel, lanes if kernel is Kernel.SAMPLES else width, costs)
 
 
-def _costs(layer: Sums, first: bool, lanes: int, width: int, batch: int, bits: float) -> dict[Kernel, float]:
+def _costs(
+    layer: Sums, first: bool, lanes: int, width: int, batch: int, bits: float, dots: bool
+) -> dict[Kernel, float]:
     """Return the modelled cost a sample of each kernel that can run the layer."""
     units, terms = len(layer.weight), layer.terms
     positions = layer.out_shape[1] * layer.out_shape[2]
     small = terms <= 65_528
     costs: dict[Kernel, float] = {}
-    if first and _sixteen(layer.weight):
-        pair = PAIR[weight_width(layer.weight.reshape(units, -1))]
-        costs[Kernel.BYTES] = positions * units * terms * pair * 256 / max(lanes, 128)
+    bytewise = byte_width(layer.weight.reshape(units, -1), saturating=not dots and (first or layer.top > 127))
+    if (first and _sixteen(layer.weight)) or (bytewise == 8 and lanes >= 256):
+        product = DOT[bytewise] + FETCH / batch if dots else PAIR[bytewise] * 256 / max(lanes, 128)
+        spread = 0.0 if first else SPREAD * layer.top.bit_length() * (0.2 if dots else 1.0)
+        costs[Kernel.BYTES] = positions * terms * (-(-units // 16) * 16 * product + spread)
     common = np.gcd.reduce(layer.weight, axis=None) or 1
     if not first and small and _sixteen(layer.weight // common):
         wide = max(2.0, np.abs(layer.weight // common).max(initial=0) / 128)  # small ones are widened, large ones often
-        wide *= SCALAR if lanes == 64 else 256 / lanes
+        wide *= SCALAR if lanes == 64 else 256 / min(lanes, 256)  # wider vectors are not used
         costs[Kernel.ROWS] = positions * (-(-units // 16) * wide * bits * terms + 4 * units)
     planes = (layer.largest - layer.least + 1).bit_length()
     row = ADDER + ROW

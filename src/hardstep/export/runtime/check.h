@@ -90,11 +90,11 @@ static int good_bytes(const hs_model *m, size_t bytes, const step *s) {
     if (terms_ > 1u << 24 || !compared(m, bytes, s)) return 0;
     const uint64_t plain = padded * byte_steps(s) * 4;
     if (!lies(m, bytes, s->weights, s->weights_bytes, plain + (uint64_t)s->shift * sizeof(excess))) return 0;
-    if (s->shift && s->weight_planes != 8) return 0;
+    if ((s->shift || s->in_words) && s->weight_planes != 8) return 0;
     const excess *more = (const excess *)(const void *)(m->data + s->weights + plain), *end = more + s->shift;
-#ifdef HS_X86 /* products that saturate: weights of one sign in a pair sum to at most 128 */
+#ifdef HS_X86 /* products of codes of 8 bits that saturate: weights of one sign in a pair sum to at most 128 */
     const signed char *const weight = (const signed char *)m->data + s->weights;
-    for (uint64_t i = 0; s->weight_planes == 8 && i < plain; i += 2)
+    for (uint64_t i = 0; m->isa < 3 && s->in_planes == 8 && s->weight_planes == 8 && i < plain; i += 2)
         if (weight[i] * weight[i + 1] > 0 && (weight[i] + weight[i + 1] > 128 || weight[i] + weight[i + 1] < -128)) return 0;
 #endif
     for (uint64_t group = 0; s->shift && group < padded / 16; group++) {
@@ -214,7 +214,8 @@ static int good(const hs_model *m, size_t bytes, const step *s, between *b) {
     if (!small(s->c) || !small(s->h) || !small(s->w) || !small(s->units) || s->in_planes < 1 || s->in_planes > 8) return 0;
     if ((uint64_t)s->c * s->h * s->w > 1u << 28 || !geometry(s) || (uint64_t)s->oh * s->ow > 1u << 24) return 0;
     if ((s->frame >> 16) > 255 || (s->frame & 0xffffu) > 255) return 0;
-    if (s->kind == PLANES || s->kind == BYTES || s->kind == BITS || s->kind == FRONT || s->kind == SUMS ? b->layout != RAW : !same_input(s, b)) return 0;
+    const int raw = s->kind == BYTES ? s->in_words == 0 : s->kind == PLANES || s->kind == BITS || s->kind == FRONT || s->kind == SUMS;
+    if (raw ? b->layout != RAW : b->layout == RAW || !same_input(s, b)) return 0;
     if (of_samples && (s->lanes != b->lanes || !framed)) return 0;
     between next = {OF_OUTPUTS, s->units, s->oh, s->ow, s->out_planes, s->out_words, 0, 0};
     int ok = 0;
@@ -222,7 +223,7 @@ static int good(const hs_model *m, size_t bytes, const step *s, between *b) {
         ok = s->h == 1 && s->w == 1 && s->oh == 1 && s->ow == 1 && s->units == s->c && b->c == s->c
             && s->out_planes == 8 && s->out_words == rounded(s->c, 64) / 64;
     else if (s->kind == BYTES)
-        ok = (uint64_t)s->c * s->h * s->w == b->c && good_bytes(m, bytes, s);
+        ok = (raw ? (uint64_t)s->c * s->h * s->w == b->c && s->in_planes == 8 : b->layout == OF_OUTPUTS) && good_bytes(m, bytes, s);
     else if (s->kind == OUTPUTS)
         ok = b->layout == OF_OUTPUTS && good_outputs(m, bytes, s);
     else if (s->kind == SAMPLES)

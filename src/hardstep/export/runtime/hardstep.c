@@ -7,7 +7,7 @@
 #include "moves.h"
 
 const char *hs_isa_name(int isa) {
-    static const char *const names[] = {"baseline", "avx2", "avx512"};
+    static const char *const names[] = {"baseline", "avx2", "avx512", "avx512-vnni"};
     return isa >= 0 && isa < (int)(sizeof hs_kernels / sizeof hs_kernels[0]) ? names[isa] : NULL;
 }
 
@@ -52,7 +52,7 @@ void hs_run(const hs_model *m, const uint8_t *codes, int32_t *scores, size_t n, 
             w.in = maps[side];
             w.out = maps[side ^ 1u];
             switch (s.kind) {
-            case PLANES: planes(&s, &w); break;
+            case PLANES: with->planes(&s, &w); break;
             case BYTES: with->bytes(&s, &w); break;
             case OUTPUTS: with->outputs[lane_index(s.lanes)](&s, &w); break;
             case SAMPLES: with->samples[lane_index(s.lanes)](&s, &w); break;

@@ -62,6 +62,23 @@
 #else
 #pragma GCC pop_options
 #endif
+
+#define HS_DOTS /* products of bytes summed in 32 bits; the rest is as above */
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512vnni,avx512f,avx512bw,avx512vl,avx2,bmi,bmi2,popcnt"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512vnni,avx512f,avx512bw,avx512vl,avx2,bmi,bmi2,popcnt")
+#endif
+#define ISA vnni
+#include "names.h"
+#include "bytes.h"
+#undef ISA
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
 #endif
 #endif
 
@@ -74,8 +91,8 @@
 #else
 #define FOUR_WIDTHS(name, isa) {name##_64_##isa, NULL, NULL, NULL}
 #endif
-#define TABLE(isa)                                                                              \
-    {bytes_any_##isa, rows_any_##isa, front_any_##isa, sums_any_##isa, FOUR_WIDTHS(outputs, isa),                 \
+#define TABLE(isa, dots)                                                                        \
+    {planes_any_##isa, bytes_any_##dots, rows_any_##isa, front_any_##isa, sums_any_##isa, FOUR_WIDTHS(outputs, isa),                 \
      FOUR_WIDTHS(samples, isa), FOUR_WIDTHS(turn, isa), FOUR_WIDTHS(back, isa)}
 #if HS_MAX_LANES >= 256 /* 128 lanes: two positions a vector */
 #define outputs_128_avx2 twins_256_avx2
@@ -83,11 +100,12 @@
 #endif
 
 static const kernels hs_kernels[] = {
-    TABLE(baseline),
+    TABLE(baseline, baseline),
 #ifdef HS_X86
-    TABLE(avx2),
+    TABLE(avx2, avx2),
 #if HS_MAX_LANES >= 512
-    TABLE(avx512),
+    TABLE(avx512, avx512),
+    TABLE(avx512, vnni),
 #endif
 #endif
 };
@@ -98,7 +116,7 @@ int hs_isa(void) {
 #if HS_MAX_LANES >= 512
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")
         && __builtin_cpu_supports("bmi2"))
-        return 2;
+        return __builtin_cpu_supports("avx512vnni") ? 3 : 2;
 #endif
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2")) return 1;
 #endif

@@ -1,7 +1,43 @@
-/* Lists of set bits: of every sample and site, and of the sites under a kernel.
+/* Planes of the input, and lists of set bits: of every sample and site, and of the sites under a kernel.
  *
  * Included after names.h for every instruction set; bytes.h, rows.h and widths.h follow.
  */
+
+/* Input bytes to 8 planes. */
+static void HS_AS(planes)(const step *s, const work *w) {
+    for (size_t i = 0; i < w->n; i++) {
+        const uint8_t *codes = w->codes + i * w->inputs;
+        word *out = w->out + i * 8 * s->out_words;
+        for (size_t k = 0; k < s->c; k += 64, codes += 64, out++) {
+            const size_t n = s->c - k < 64 ? s->c - k : 64;
+#if defined(HS_TERNARY)
+            const __m512i x = _mm512_maskz_loadu_epi8(~(uint64_t)0 >> (64 - n), (const void *)codes);
+            for (int p = 0; p < 8; p++)
+                out[(size_t)p * s->out_words] = _mm512_test_epi8_mask(x, _mm512_set1_epi8((char)(1 << p)));
+#elif defined(HS_PAIRS)
+            unsigned char some[64] = {0};
+            memcpy(some, codes, n);
+            __m256i low = _mm256_loadu_si256((const __m256i *)(const void *)some);
+            __m256i high = _mm256_loadu_si256((const __m256i *)(const void *)(some + 32));
+            for (size_t p = 8; p-- > 0;) { /* the top bit of every byte, and then the one below */
+                out[p * s->out_words] =
+                    (uint32_t)_mm256_movemask_epi8(low) | (uint64_t)(uint32_t)_mm256_movemask_epi8(high) << 32;
+                low = _mm256_add_epi8(low, low), high = _mm256_add_epi8(high, high);
+            }
+#else
+            for (size_t p = 0; p < 8; p++) out[p * s->out_words] = 0;
+            for (size_t j = 0; j < n; j += 8) { /* the product gathers bit 0 of every byte in the top one */
+                uint64_t eight = 0;
+                for (size_t l = 0; l < 8 && j + l < n; l++) eight |= (uint64_t)codes[j + l] << (8 * l);
+                for (size_t p = 0; eight && p < 8; p++) {
+                    const uint64_t found = ((eight >> p & 0x0101010101010101u) * 0x0102040810204080u) >> 56;
+                    out[p * s->out_words] |= found << j;
+                }
+            }
+#endif
+        }
+    }
+}
 
 /* Append the places of the set bits of `words` words, counted from `base`; return the end. May write 8 too many. */
 static entry *HS_AS(places)(entry *end, const word *bits, size_t words, size_t base) {

@@ -1,26 +1,8 @@
-/* What moves bits without summing: packing input bytes, pooling, what is packed already. */
+/* What moves bits without summing, in plain C: pooling, what is packed already. */
 #ifndef HS_MOVES_H
 #define HS_MOVES_H
 
 #include "program.h"
-
-/* Input bytes to planes, 8 at a time: the multiplication gathers bit 0 of every byte in the top one. */
-static void planes(const step *s, const work *w) {
-    for (size_t i = 0; i < w->n; i++) {
-        const uint8_t *codes = w->codes + i * w->inputs;
-        word *out = w->out + i * s->out_planes * s->out_words;
-        memset(out, 0, s->out_planes * s->out_words * sizeof(word));
-        for (size_t k = 0; k < s->c; k += 8) {
-            uint64_t eight = 0;
-            for (size_t j = 0; j < 8 && k + j < s->c; j++) eight |= (uint64_t)codes[k + j] << (8 * j);
-            if (eight == 0) continue;
-            for (size_t p = 0; p < s->out_planes; p++) {
-                const uint64_t bits = ((eight >> p & 0x0101010101010101u) * 0x0102040810204080u) >> 56;
-                out[p * s->out_words + k / 64] |= bits << (k % 64);
-            }
-        }
-    }
-}
 
 /* Packed input as it is, without what lies beyond the last channel. */
 static void bits(const step *s, const work *w) {

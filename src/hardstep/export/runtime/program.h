@@ -89,7 +89,7 @@ typedef struct {
 typedef void (*kernel)(const step *, const work *);
 
 typedef struct {
-    kernel bytes, rows, front, sums, outputs[4], samples[4], turn[4], back[4]; /* lanes 64, 128, 256, 512 */
+    kernel planes, bytes, rows, front, sums, outputs[4], samples[4], turn[4], back[4]; /* lanes 64, 128, 256, 512 */
 } kernels;
 
 /* Entries that a list takes: 8 for its length, then its own padded to 8; building and reading ahead go past the end. */
