@@ -150,7 +150,7 @@ def test_largest_sum_of_an_int32_and_the_most_terms() -> None:
 
 def test_one_step_beyond_the_bound_is_refused_by_name(caplog: pytest.LogCaptureFixture) -> None:
     ready = Dense(np.ones((65_529, 1), np.int8), np.full((65_529, 1), 100))
-    net = HardNet((1,), hs.Grid(1.0, 0), (ready, Dense(np.ones((1, 65_529), np.int8), None)))
+    net = HardNet((1,), hs.Grid(1.0, 0), (ready, Dense(np.full((1, 65_529), 200, np.int16), None)))
     with pytest.raises(ValueError, match=r"layer 1 sums 65,529 terms .* at most 65,528 terms"):
         plan(lower(net))
     x = np.array([[0], [200]], np.uint8)

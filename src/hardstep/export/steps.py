@@ -88,7 +88,8 @@ def list_bytes(step: Step, tile: int) -> int:
     sites, codes = (1, step.c * step.h * step.w) if step.flat else (step.h * step.w, step.c)
     room, wide = (-(-count // 8) * 8 + 24 for count in (codes, step.terms))
     if step.kind == KINDS["bytes"]:
-        return -(-step.terms * step.weight_planes // 32) * 4 * min(64, -(-tile * step.oh * step.ow // 4) * 4)
+        together = min(64 if step.units > 16 else 8, -(-tile * step.oh * step.ow // 4) * 4)
+        return -(-step.terms * step.weight_planes // 32) * 4 * together
     if step.kind in (KINDS["outputs"], KINDS["rows"]):
         return (tile * sites * room + (0 if step.flat else 2 * wide)) * step.in_planes * 2
     return 0

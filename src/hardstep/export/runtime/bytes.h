@@ -155,11 +155,13 @@ static void HS_AS(unpack)(const step *s, const word *bits, unsigned char *out) {
     for (size_t at = 0; at < s->c; at += 64, bits++, out += 64) {
         const size_t n = s->c - at < 64 ? s->c - at : 64;
 #if defined(HS_DOTS)
-        const __mmask64 used = ~(uint64_t)0 >> (64 - n);
         __m512i x = _mm512_maskz_set1_epi8((__mmask64)bits[0], 1);
         for (size_t p = 1; p < s->in_planes; p++)
             x = _mm512_or_si512(x, _mm512_maskz_set1_epi8((__mmask64)bits[p * s->in_words], (char)(1u << p)));
-        _mm512_mask_storeu_epi8((void *)out, used, x);
+        if (n == 64)
+            _mm512_storeu_si512((void *)out, x);
+        else
+            _mm512_mask_storeu_epi8((void *)out, ~(uint64_t)0 >> (64 - n), x);
 #else
         for (size_t i = 0; i < n; i += 8) {
             uint64_t eight = 0;

@@ -21,8 +21,13 @@ typedef uint64_t HS_ALIAS __attribute__((vector_size(LANES / 8), aligned(8))) VE
 #define SPLAT(bit) ((VEC){0} - (uint64_t)(bit))
 
 #if LANES == 512 && defined(HS_TERNARY)
-#define XOR3(a, b, c) ((VEC)_mm512_ternarylogic_epi64((__m512i)(a), (__m512i)(b), (__m512i)(c), 0x96))
-#define MAJORITY(a, b, c) ((VEC)_mm512_ternarylogic_epi64((__m512i)(a), (__m512i)(b), (__m512i)(c), 0xE8))
+#define TERNARY(a, b, c, of) ((VEC)_mm512_ternarylogic_epi64((__m512i)(a), (__m512i)(b), (__m512i)(c), of))
+#elif LANES == 256 && defined(HS_TERNARY)
+#define TERNARY(a, b, c, of) ((VEC)_mm256_ternarylogic_epi64((__m256i)(a), (__m256i)(b), (__m256i)(c), of))
+#endif
+#ifdef TERNARY
+#define XOR3(a, b, c) TERNARY(a, b, c, 0x96)
+#define MAJORITY(a, b, c) TERNARY(a, b, c, 0xE8)
 #define ADD3(high, low, a, b, c)            \
     do {                                    \
         const VEC a_ = (a), b_ = (b), c_ = (c); \
@@ -269,8 +274,11 @@ static void HS_AS(twins)(const step *s, const work *w) {
         for (size_t p = 0; p < s->in_planes; p++) /* the shorter list goes on with rows of zeros */
             for (size_t h = 0; h < 2; h++) {
                 entry *short_ = made[h] + p * wide;
-                const size_t n = list[1 - h][p * wide];
-                while (short_[0] < n) short_[8u + short_[0]++] = (entry)terms(s);
+                const size_t n = list[1 - h][p * wide], last = short_[0];
+                if (last >= n) continue;
+                for (size_t k = last; k < n; k += 8) /* lengths are multiples of 8 */
+                    for (size_t l = 0; l < 8; l++) short_[8 + k + l] = (entry)terms(s);
+                short_[0] = (entry)n;
             }
         for (size_t block = 0; block < s->out_words / 2; block++) HS_AS(twin)(s, w, list, wide, block, place, out);
     }

@@ -104,10 +104,10 @@ static void HS_AS(gather)(const step *s, const entry *lists, size_t y, size_t x,
                 const entry *list = lists + ((row * s->w + column) * s->in_planes + p) * room;
                 const size_t n = list[1], base = (i * s->kw + j) * s->c;
 #ifdef HS_PAIRS
-                const __m128i more = _mm_set1_epi16((short)base);
-                for (size_t k = 0; k < n; k += 8) {
-                    const __m128i some = _mm_loadu_si128((const __m128i *)(const void *)(list + 8 + k));
-                    _mm_storeu_si128((__m128i *)(void *)(end + k), _mm_add_epi16(some, more));
+                const __m256i more = _mm256_set1_epi16((short)base);
+                for (size_t k = 0; k < n; k += 16) { /* up to 15 past the end, for which lists have room */
+                    const __m256i some = _mm256_loadu_si256((const __m256i *)(const void *)(list + 8 + k));
+                    _mm256_storeu_si256((__m256i *)(void *)(end + k), _mm256_add_epi16(some, more));
                 }
 #else
                 for (size_t k = 0; k < n; k += 8)

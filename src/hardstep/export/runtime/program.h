@@ -107,10 +107,10 @@ static inline size_t terms(const step *s) { return (size_t)s->c * s->kh * s->kw;
 /* Four bytes of input, or two numbers of 16 bits, that a product of bytes takes in one step. */
 static inline size_t byte_steps(const step *s) { return s->weight_planes == 8 ? (terms(s) + 3) / 4 : (terms(s) + 1) / 2; }
 
-/* Positions whose bytes are gathered together, in fours. */
+/* Positions whose bytes are gathered together, in fours: many only if they share weights of more than one vector. */
 static inline size_t byte_rows(const step *s, size_t samples) {
-    const uint64_t all = (uint64_t)samples * s->oh * s->ow;
-    return all >= 64 ? 64 : (size_t)(all + 3) / 4 * 4;
+    const uint64_t all = (uint64_t)samples * s->oh * s->ow, most = s->units > 16 ? 64 : 8;
+    return all >= most ? (size_t)most : (size_t)(all + 3) / 4 * 4;
 }
 
 /* Rows of a position with lanes of samples: one a plane and channel, and one of zeros. */

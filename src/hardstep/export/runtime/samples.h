@@ -143,6 +143,7 @@ static void HS_AS(samples)(const step *s, const work *w) {
 #undef VEC
 #undef WORDS
 #undef SPLAT
+#undef TERNARY
 #undef XOR3
 #undef MAJORITY
 #undef ADD3
