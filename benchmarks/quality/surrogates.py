@@ -65,7 +65,10 @@ NETS = {
         "fashion-mnist",
         hs.nets.MLP(hidden=(1024, 1024)),
         (4, 10),
-        tuple(Longer(40, augment, dropout) for augment in (hs.Augment(), MIRROR) for dropout in (0.2, 0.4)),
+        (
+            *(Longer(40, augment, dropout) for augment in (hs.Augment(), MIRROR) for dropout in (0.2, 0.4)),
+            Longer(60, NUDGE, 0.2),
+        ),
     ),
     "binary": Net(
         "fashion-mnist", hs.nets.ConvNet4(channels=(16, 32), units=256, **BITS), (3, 8), (Longer(30, MIRROR),), 10_000

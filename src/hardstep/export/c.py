@@ -23,6 +23,13 @@ from hardstep.version import __version__
 __all__ = ["LAYOUTS", "to_c", "write_c"]
 
 LAYOUTS = ("file", "folder", "cmake", "arduino")
+KERNELS = {
+    "planes": "lists.h",
+    "bytes": "bytes.h",
+    "rows": "rows.h",
+    "front": "scatter.h",
+    "sums": "sums.h",
+}  # as in program.h
 
 
 def to_c(
@@ -180,10 +187,7 @@ def _kernels(hard: HardNet, choices: Sequence[Choice]) -> str:
     lines = ["#define ISA baseline", *(_inlined(file, set()) for file in ("names.h", *files))]
     for width in widths:
         lines += [f"#define LANES {width}", _inlined("lanes.h", set()), _inlined("samples.h", set())]
-    numbers = ", ".join(
-        f"{name}_any_baseline" if file in files else "NULL"
-        for name, file in (("bytes", "bytes.h"), ("rows", "rows.h"), ("front", "scatter.h"), ("sums", "sums.h"))
-    )
+    numbers = ", ".join(f"{name}_any_baseline" if file in files else "NULL" for name, file in KERNELS.items())
     outputs = ", ".join(f"outputs_{width}_baseline" if width in widths else "NULL" for width in WIDTHS)
     none = "{NULL, NULL, NULL, NULL}"
     table = f"{{{numbers}, {{{outputs}}}, {none}, {none}, {none}}}"

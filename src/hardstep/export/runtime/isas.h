@@ -73,6 +73,9 @@
 #define ISA vnni
 #include "names.h"
 #include "bytes.h"
+#undef HS_PASTE
+#undef HS_PASTED
+#undef HS_AS
 #undef ISA
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -149,3 +149,7 @@ static void HS_AS(rows)(const step *s, const work *w) {
                         w->scores[i * s->units + j] = (int32_t)(sums[j - first] + (uint32_t)threshold[j]);
         }
 }
+
+#undef HS_PASTE
+#undef HS_PASTED
+#undef HS_AS
