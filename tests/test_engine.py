@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from itertools import pairwise, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,8 @@ HERE = Path(__file__).parent
 compiled = pytest.mark.skipif(not available_isas(), reason="the C runtime is not built: no C compiler")
 LANES = (64, 128, 256, 512)
 SIZES = (1, 7, 8, 9, 63, 64, 65, 127, 511, 512, 513, 4095, 8191, 8192)
-WAYS = [(isa, lanes, only) for isa, lanes, only in product(available_isas(), LANES, ("outputs", "samples", "rows"))]
+FAMILIES = tuple(kernel.value for kernel in Kernel)
+WAYS = [(isa, lanes, only) for isa, lanes, only in product(available_isas(), LANES, FAMILIES)]
 
 
 def forms(net: HardNet) -> Iterator[tuple[str, Engine]]:
@@ -197,7 +199,7 @@ def test_numbers_and_labels_and_wrong_shapes_are_treated_as_the_reference_does()
     x = data.test.x.numpy()
     engine = Engine(hard, sample=x)
     assert np.array_equal(engine.predict(x), hard.predict(x))
-    assert [choice.kernel for choice in engine.choices] == [Kernel.BYTES, Kernel.ROWS]
+    assert [choice.kernel for choice in Engine(hard, isa="baseline").choices] == [Kernel.BYTES, Kernel.ROWS]
     with pytest.raises(ValueError, match="do not fit a network"):
         engine(x[:, :, :5])
 
@@ -255,7 +257,7 @@ def test_mutated_models_are_refused_or_run_without_reading_outside(tmp_path: Pat
         str(compiler()),
         "-std=gnu99",
         "-O1",
-        "-DHS_MAX_LANES=128",
+        "-DHS_MAX_LANES=256",
         "-fsanitize=address,undefined",
         "-fno-sanitize-recover",
     ]
@@ -265,11 +267,9 @@ def test_mutated_models_are_refused_or_run_without_reading_outside(tmp_path: Pat
     if built.returncode:
         pytest.skip(f"the compiler has no sanitisers: {built.stderr.decode()[-200:]}")
     models = [pack_sums(summed(seed)).data for seed in range(4)]
-    for net, only in product(
-        [*map(drawn, range(3)), *(joined(seed)[1] for seed in range(2))], ("outputs", "samples", "rows")
-    ):
+    for net, only in product([*map(drawn, range(3)), *(joined(seed)[1] for seed in range(2))], FAMILIES):
         layers = lower(net, behind_front=True)
-        choices = plan(layers, lanes=128, batch=10**6, only=only)
+        choices = plan(layers, lanes=256, batch=10**6, only=only)
         models.append(pack(layers, choices, tile=3, front=net.front).data)
     model = tmp_path / "model"
     for seed, data in enumerate(models):
@@ -278,6 +278,26 @@ def test_mutated_models_are_refused_or_run_without_reading_outside(tmp_path: Pat
         assert done.returncode == 0, done.stderr[-2000:]
         opened = int(done.stdout.split()[0])
         assert 0 < opened < 300
+
+
+def test_where_products_of_bytes_are_one_instruction_they_are_taken_for_several_samples() -> None:
+    generator = np.random.default_rng(0)
+
+    def layer(units: int, draw: Any, *, readout: bool = False) -> Sums:
+        threshold = None if readout else np.zeros((units, 1, 1, 1), np.int64)
+        return Sums("layer 0", (1024, 1, 1), 1, draw((units, 1024, 1, 1)), threshold, np.zeros(units, np.int64))
+
+    def chosen(one: Sums, batch: int, *, dots: bool = True) -> Kernel:
+        (choice,) = plan([one], lanes=512, batch=batch, packed=True, dots=dots)
+        return choice.kernel
+
+    wide = layer(1024, lambda shape: np.rint(generator.normal(0, 30, shape)).clip(-127, 127).astype(np.int64))
+    scores = layer(10, lambda shape: generator.integers(-40, 40, shape), readout=True)
+    signs = layer(1024, lambda shape: generator.choice([-1, 1], shape))
+    assert [chosen(wide, batch) for batch in (1, 8, 10**6)] == [Kernel.OUTPUTS, Kernel.BYTES, Kernel.SAMPLES]
+    assert [chosen(scores, batch) for batch in (1, 8, 10**6)] == [Kernel.ROWS, Kernel.BYTES, Kernel.SAMPLES]
+    assert {chosen(signs, batch) for batch in (1, 8)} == {Kernel.OUTPUTS}
+    assert chosen(wide, 8, dots=False) is not Kernel.BYTES
 
 
 @compiled
@@ -289,8 +309,8 @@ def test_packed_bits_in_and_out(shape: tuple[int, int, int]) -> None:
     codes = generator.integers(0, 2, (20, *shape)).astype(np.uint8)
     x = pack_bits(codes.transpose(0, 2, 3, 1))
     wanted = pack_bits(layer.run(codes).transpose(0, 2, 3, 1)).reshape(20, -1)
-    for only in ("outputs", "samples", "rows"):
-        packed = pack([layer], plan([layer], lanes=64, batch=10**6, only=only, packed=True), tile=20, packed=True)
+    for only, lanes in (("bytes", 256), ("outputs", 64), ("samples", 64), ("rows", 64)):
+        packed = pack([layer], plan([layer], lanes=lanes, batch=10**6, only=only, packed=True), tile=20, packed=True)
         program = _Program(_load(LIBRARY), packed.data, "baseline")
         out = np.zeros((20, program.outputs), np.int32)
         program.run(x.view(np.uint8), out)

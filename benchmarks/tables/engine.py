@@ -1,15 +1,18 @@
 """Tables of benchmarks/speed/engine.py: of the last three runs of one thread the middle one; of two threads the last.
 
-A run without its number of threads is older than the kernels measured here and is left out.
+Each for the best instruction set of the machine on which it ran. A run without its number of threads is older than the
+kernels measured here and is left out.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from .lines import Line, Shown, Table, grouped, last, lines
 
 RUNS = 3
+NAME, AVX2, VNNI = "speed_engine", "avx2", "avx512-vnni"
 
 
 def middle(found: list[Line]) -> Line:
@@ -24,10 +27,11 @@ def verdict(line: Line) -> str:
     return "stretch" if line["ratio"] >= line["stretch"] else "" if line["ratio"] >= line["must"] else "**short**"
 
 
-def layers(results: Path) -> Table:
+def layers(results: Path, isa: str | None = None) -> Table:
     """Return our microseconds, the best peer, and the ratio with its range over the runs."""
     rows = []
-    for name, found in grouped(lines(results, "speed_engine", threads=1), "row").items():
+    known = lines(results, NAME, threads=1, **({} if isa is None else {"isa": isa}))
+    for name, found in grouped(known, "row").items():
         runs = found[-RUNS:]
         line = middle(runs)
         ratios = [run["ratio"] or float("nan") for run in runs]
@@ -40,7 +44,7 @@ def layers(results: Path) -> Table:
 
 def two_threads(results: Path) -> Table:
     """Return the same rows on two threads, where there are peers of two threads."""
-    found = [line for line in last(lines(results, "speed_engine", threads=2), "row") if line["ratio"] is not None]
+    found = [line for line in last(lines(results, NAME, threads=2), "row") if line["ratio"] is not None]
     rows = [
         (
             line["row"].replace("^2", "²"),
@@ -57,10 +61,15 @@ def two_threads(results: Path) -> Table:
 
 
 def numbers(results: Path) -> dict[str, str]:
-    """Return how many rows reach what was asked for."""
-    rows = [middle(found[-RUNS:]) for found in grouped(lines(results, "speed_engine", threads=1), "row").values()]
-    reached = [line for line in rows if line["ratio"] is not None and line["ratio"] >= line["must"]]
-    return {"reached": f"{len(reached)} of {len(rows)}"}
+    """Return how many rows reach what was asked for, by instruction set."""
+    known = {}
+    for name, isa in (("reached", AVX2), ("reached_vnni", VNNI)):
+        found = grouped(lines(results, NAME, threads=1, isa=isa), "row").values()
+        rows = [middle(runs[-RUNS:]) for runs in found]
+        reached = [line for line in rows if line["ratio"] is not None and line["ratio"] >= line["must"]]
+        known[name] = f"{len(reached)} of {len(rows)}"
+    return known
 
 
-SHOWN = Shown({"layers": layers, "two_threads": two_threads}, numbers)
+TABLES = {"layers": partial(layers, isa=AVX2), "layers_vnni": partial(layers, isa=VNNI), "two_threads": two_threads}
+SHOWN = Shown(TABLES, numbers)

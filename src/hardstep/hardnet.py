@@ -45,6 +45,9 @@ class Row(NamedTuple):
     macs: int
 
 
+ROWS = 128  # samples that the reference runs together: what a convolution reads is copied, each code many times
+
+
 @dataclass(frozen=True)
 class Rounding:
     """What freezing changed on the calibration rows, against the float network.
@@ -119,9 +122,9 @@ class HardNet:
 
     def __call__(self, x: NDArray[Any], *, product: Product = exact_product) -> Int64[np.ndarray, "n k"]:
         """Return the integer scores of samples, given as codes (uint8) or as numbers (floats)."""
-        scores: NDArray[np.int64]
-        *_, scores = self.trace(x, product=product)
-        return scores
+        codes = self.codes(x)
+        parts = [codes[i : i + ROWS] for i in range(0, max(len(codes), 1), ROWS)]
+        return np.concatenate([list(self.trace(part, product=product))[-1] for part in parts])
 
     def trace(self, x: NDArray[Any], *, product: Product = exact_product) -> Iterator[NDArray[Any]]:
         """Yield the output of every layer, the scores last."""
