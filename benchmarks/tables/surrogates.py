@@ -65,6 +65,15 @@ def test(results: Path, net: str) -> Table:
     return Table((*head, "seconds"), tuple(rows))
 
 
+def lengthened(results: Path) -> Table:
+    """Return the validation accuracy of what was tried to train for longer."""
+    rows = []
+    for line in lines(results, NAME, kind="lengthen"):
+        images, value = f"`{line['augment']}`", bare(line["validation"])
+        rows.append((line["net"], line["rule"], str(line["epochs"]), f"{line['dropout']:g}", images, value))
+    return Table(("network", "rule", "epochs", "dropout", "images", "validation, seed 100"), tuple(rows))
+
+
 def longer(results: Path) -> Table:
     """Return accuracy of the best rule of each network, trained for longer."""
     rows = []
@@ -95,4 +104,5 @@ def numbers(results: Path) -> dict[str, str]:
     return known
 
 
-SHOWN = Shown({**{net: partial(test, net=net) for net in NETS}, "longer": longer}, numbers)
+TABLES = {**{net: partial(test, net=net) for net in NETS}, "lengthened": lengthened, "longer": longer}
+SHOWN = Shown(TABLES, numbers)

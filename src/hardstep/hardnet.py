@@ -31,6 +31,8 @@ from hardstep.storage import read_arrays, write_arrays
 
 __all__ = ["HardNet", "Rounding", "Row"]
 
+ROWS = 128  # samples that the reference runs together: what a convolution reads is copied, each code many times
+
 
 class Row(NamedTuple):
     """A layer in numbers: shapes, weights and their bits, thresholds and biases, bytes, products a sample needs."""
@@ -43,9 +45,6 @@ class Row(NamedTuple):
     numbers: int
     nbytes: int
     macs: int
-
-
-ROWS = 128  # samples that the reference runs together: what a convolution reads is copied, each code many times
 
 
 @dataclass(frozen=True)
