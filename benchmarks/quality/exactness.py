@@ -29,7 +29,7 @@ from hardstep.engine import Engine, available_isas
 from hardstep.export.compiler import RUNTIME, compiler
 from hardstep.export.pack import Packed, pack
 from hardstep.export.pack_sums import pack_sums
-from hardstep.export.plan import plan
+from hardstep.export.plan import Kernel, plan
 from hardstep.lowered import lower
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -42,7 +42,7 @@ from record import RESULTS, record
 
 ROOT = Path(__file__).parents[2]
 ROWS = 150  # samples of a network: more than two tiles of 64 lanes
-FAMILIES = ("bytes", "outputs", "samples", "rows")
+FAMILIES = tuple(kernel.value for kernel in Kernel)
 
 
 def exact(cases: int) -> tuple[int, int, int]:

@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 
 import hardstep as hs
+from hardstep.ranks import Precision, launched_fabric
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import first_rows, record, run_verbs
@@ -37,7 +37,7 @@ from tables.lines import NoLinesError, lines
 
 @dataclass(frozen=True)
 class Longer:
-    """Epochs, regularisation and rate of a long run."""
+    """Epochs of a run; of a long one also its regularisation and rate."""
 
     epochs: int
     augment: hs.Augment = hs.Augment()  # noqa: RUF009 (frozen)
@@ -107,18 +107,16 @@ def rules() -> dict[str, tuple[hs.BackwardRule, hs.BackwardRule]]:
 
 
 def train(
-    net: Net, rule: hs.BackwardRule, lr: float, seed: int, epochs: int, longer: Longer | None = None
+    net: Net, rule: hs.BackwardRule, lr: float, seed: int, how: Longer, precision: Precision = "32-true"
 ) -> tuple[hs.Report, torch.nn.Module, Any]:
     """Train one network; return its report, itself and its data."""
-    extra = Longer(epochs) if longer is None else longer
-    lr = lr if extra.lr is None else extra.lr
-    data = replace(first_rows(hs.data.load(net.data, seed=seed), net.rows), augment=extra.augment)
-    recipe = replace(net.net, dropout=extra.dropout) if extra.dropout else net.net
+    lr = lr if how.lr is None else how.lr
+    data = replace(first_rows(hs.data.load(net.data, seed=seed), net.rows), augment=how.augment)
+    recipe = replace(net.net, dropout=how.dropout) if how.dropout else net.net
     built = recipe(data.shape, data.outputs, seed).to(memory_format=torch.channels_last)
     method = hs.GradientDescent(rule=rule, optimiser=hs.Adam(lr=lr))
-    fabric = Fabric(accelerator="auto", devices=1, precision="32-true" if longer is None else "bf16-mixed")
-    fabric.launch()
-    report = hs.fit(built, data, method, sweeps=extra.epochs, seed=seed, fabric=fabric, progress=False)
+    fabric = launched_fabric(precision)
+    report = hs.fit(built, data, method, sweeps=how.epochs, seed=seed, fabric=fabric, progress=False)
     return report, built.cpu(), data
 
 
@@ -137,7 +135,7 @@ def choose(options: argparse.Namespace) -> None:
     for (name, shapes), (shape, lr) in product(rules().items(), product((0, 1), RATES)):
         if (options.rules and name not in options.rules) or (name, shape, lr) in done:
             continue
-        report, _, _ = train(net, shapes[shape], lr, 100, net.epochs[0])
+        report, _, _ = train(net, shapes[shape], lr, 100, Longer(net.epochs[0]))
         setting = {"net": options.net, "rule": name, "shape": shape, "lr": lr, "text": repr(shapes[shape])}
         # the last sweep, not the best one: the best of several is an optimistic estimate
         score = round(report.records[-1].score or 0.0, 4)
@@ -156,7 +154,7 @@ def run(options: argparse.Namespace) -> None:
             setting = {key: best[key] for key in ("net", "rule", "shape", "lr", "text")}
             if (name, best["shape"], best["lr"], seed) in done:
                 continue
-            report, built, data = train(net, shapes[best["shape"]], best["lr"], seed, net.epochs[1])
+            report, built, data = train(net, shapes[best["shape"]], best["lr"], seed, Longer(net.epochs[1]))
             scored(options, "run", report, built, data, **setting, seed=seed, epochs=net.epochs[1])
 
 
@@ -169,7 +167,7 @@ def lengthen(options: argparse.Namespace) -> None:
     for longer in net.longer:
         if (repr(longer), setting["rule"]) in done:
             continue
-        report, _, _ = train(net, rule, setting["lr"], 100, longer.epochs, longer)
+        report, _, _ = train(net, rule, setting["lr"], 100, longer, "bf16-mixed")
         score = round(report.records[-1].score or 0.0, 4)
         record(options.results, "surrogates", kind="lengthen", **(setting | told(longer)), validation=score)
 
@@ -185,7 +183,7 @@ def long(options: argparse.Namespace) -> None:
     for seed in range(options.first, options.first + options.seeds):
         if (setting["rule"], repr(longer), seed) in done:
             continue
-        report, built, data = train(net, rule, setting["lr"], seed, longer.epochs, longer)
+        report, built, data = train(net, rule, setting["lr"], seed, longer, "bf16-mixed")
         scored(options, "long", report, built, data, **(setting | told(longer)), seed=seed)
 
 
