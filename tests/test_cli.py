@@ -251,6 +251,17 @@ def test_memory_is_chosen_by_name_also_inside_a_method() -> None:
     assert inside == hs.Splitting(base=hs.GradientDescent(memory=hs.Packed()))
 
 
+def test_teacher_is_chosen_by_name_and_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "train", *SMALL, "--name", "large")[0] == 0
+    path = "runs/large/hardnet.safetensors"
+    taught = ["--method.teacher", "frozen-teacher", "--method.teacher.path", path, "--method.teacher.share", "0.5"]
+    assert cli.parse_train(taught).method == hs.GradientDescent(teacher=hs.FrozenTeacher(path, share=0.5))
+    assert run(capsys, "train", *SMALL, *taught, "--name", "small")[0] == 0
+    code, _, err = run(capsys, "train", *SMALL, "--method.teacher", "frozen-teacher", "--name", "none")
+    assert code != 0
+    assert "there is no frozen network at 'hardnet.safetensors'" in err
+
+
 def test_net_and_activation_are_chosen_by_name() -> None:
     train = cli.parse_train(["--net", "conv-net4", "--net.activation", "sign", "--net.units", "7"])
     assert isinstance(train.net, hs.nets.ConvNet4)

@@ -19,7 +19,7 @@ COMMANDS = {
     ],
     "benchmarks/quality/surrogates.py": [
         *("choose", "run", "lengthen", "long", "table", "--net", "tiny", "--seeds", "1", "--rules", "clipped", "EDE"),
-        *("--results", "{tmp}"),
+        *("--results", "{tmp}", "--networks", "{tmp}/networks"),
     ],
     "benchmarks/quality/layer_targets.py": [
         *("choose", "run", "table", "--net", "tiny", "--seeds", "1", "--results", "{tmp}")

@@ -55,12 +55,21 @@ class Net:
     longer: tuple[Longer, ...]
     rows: int | None = None
     like: str = ""  # the network whose runs choose the rule of long ones, if not this one
+    teacher: str = ""  # the network whose long run of the same seed, frozen, teaches long runs of this one
 
 
 MIRROR, NUDGE, SHIFT = (hs.Augment(crop=crop, mirror=True) for crop in range(3))
 BITS: dict[str, Any] = {"activation": hs.Sign(), "weights": hs.Binary()}  # but for the first and the last layer
 NETS = {
-    "tiny": Net("digits", hs.nets.MLP(hidden=(16,)), (1, 2), (Longer(2, SHIFT, 0.2), Longer(2, lr=2e-3)), 500),
+    "tiny": Net(
+        "digits",
+        hs.nets.MLP(hidden=(16,)),
+        (1, 2),
+        (Longer(2, SHIFT, 0.2), Longer(2, lr=2e-3)),
+        500,
+        teacher="tiny-teacher",
+    ),
+    "tiny-teacher": Net("digits", hs.nets.MLP(hidden=(32,)), (1, 2), (Longer(2),), 500, like="tiny"),
     "mlp": Net(
         "fashion-mnist",
         hs.nets.MLP(hidden=(1024, 1024)),
@@ -77,7 +86,7 @@ NETS = {
         "fashion-mnist",
         hs.nets.VGGSmall(channels=(32, 96, 192)),
         (2, 8),
-        (Longer(20, MIRROR, lr=2e-3), Longer(20, NUDGE, lr=2e-3)),
+        (Longer(20, MIRROR, lr=2e-3),),
         like="mlp",
     ),
     "vgg-binary": Net("fashion-mnist", hs.nets.VGGSmall(**BITS), (5, 30), (Longer(60, SHIFT),), like="binary"),
@@ -107,14 +116,20 @@ def rules() -> dict[str, tuple[hs.BackwardRule, hs.BackwardRule]]:
 
 
 def train(
-    net: Net, rule: hs.BackwardRule, lr: float, seed: int, how: Longer, precision: Precision = "32-true"
+    net: Net,
+    rule: hs.BackwardRule,
+    lr: float,
+    seed: int,
+    how: Longer,
+    precision: Precision = "32-true",
+    teacher: hs.NoTeacher | hs.FrozenTeacher = hs.NoTeacher(),  # noqa: B008 (frozen)
 ) -> tuple[hs.Report, torch.nn.Module, Any]:
     """Train one network; return its report, itself and its data."""
     lr = lr if how.lr is None else how.lr
     data = replace(first_rows(hs.data.load(net.data, seed=seed), net.rows), augment=how.augment)
     recipe = replace(net.net, dropout=how.dropout) if how.dropout else net.net
     built = recipe(data.shape, data.outputs, seed).to(memory_format=torch.channels_last)
-    method = hs.GradientDescent(rule=rule, optimiser=hs.Adam(lr=lr))
+    method = hs.GradientDescent(rule=rule, optimiser=hs.Adam(lr=lr), teacher=teacher)
     fabric = launched_fabric(precision)
     report = hs.fit(built, data, method, sweeps=how.epochs, seed=seed, fabric=fabric, progress=False)
     return report, built.cpu(), data
@@ -161,30 +176,64 @@ def run(options: argparse.Namespace) -> None:
 def lengthen(options: argparse.Namespace) -> None:
     """Train the best rule for longer with each regularisation, on validation data only."""
     net = NETS[options.net]
-    setting = surrogates.settled(options.results, options.net, net.like)
-    rule = rules()[setting["rule"]][setting["shape"]]
+    setting, rule = settled(options, options.net)
     done = {(line["longer"], line["rule"]) for line in recorded(options, "lengthen")}
     for longer in net.longer:
         if (repr(longer), setting["rule"]) in done:
             continue
-        report, _, _ = train(net, rule, setting["lr"], 100, longer, "bf16-mixed")
+        teacher = teacher_of(options, net, 100)
+        report, _, _ = train(net, rule, setting["lr"], 100, longer, "bf16-mixed", teacher)
         score = round(report.records[-1].score or 0.0, 4)
         record(options.results, "surrogates", kind="lengthen", **(setting | told(longer)), validation=score)
 
 
 def long(options: argparse.Namespace) -> None:
     """Train the best rule with the best regularisation and score the test part once."""
-    net = NETS[options.net]
-    setting = surrogates.settled(options.results, options.net, net.like)
-    rule = rules()[setting["rule"]][setting["shape"]]
-    names = {repr(longer): longer for longer in net.longer}
-    longer = names[surrogates.regularised(options.results, options.net, tuple(names))]
+    setting, _ = settled(options, options.net)
+    longer = regularised(options, options.net)
     done = {(line["rule"], line["longer"], line["seed"]) for line in recorded(options, "long")}
     for seed in range(options.first, options.first + options.seeds):
         if (setting["rule"], repr(longer), seed) in done:
             continue
-        report, built, data = train(net, rule, setting["lr"], seed, longer, "bf16-mixed")
+        report, built, data = train_long(options, options.net, seed)
         scored(options, "long", report, built, data, **(setting | told(longer)), seed=seed)
+
+
+def train_long(options: argparse.Namespace, name: str, seed: int) -> tuple[hs.Report, torch.nn.Module, Any]:
+    """Train one network for long and keep it frozen; return its report, itself and its data."""
+    net, longer, (setting, rule) = NETS[name], regularised(options, name), settled(options, name)
+    teacher = teacher_of(options, net, seed)
+    report, built, data = train(net, rule, setting["lr"], seed, longer, "bf16-mixed", teacher)
+    options.networks.mkdir(parents=True, exist_ok=True)
+    hs.freeze(built, calibrate=data.train).save(kept(options, name, seed))
+    return report, built, data
+
+
+def teacher_of(options: argparse.Namespace, net: Net, seed: int) -> hs.NoTeacher | hs.FrozenTeacher:
+    """Return who teaches a network; a long run that was not kept is trained anew, its test part not scored."""
+    if not net.teacher:
+        return hs.NoTeacher()
+    path = kept(options, net.teacher, seed)
+    if not path.is_file():
+        train_long(options, net.teacher, seed)
+    return hs.FrozenTeacher(str(path))
+
+
+def kept(options: argparse.Namespace, name: str, seed: int) -> Path:
+    """Return the file of the frozen network of a long run."""
+    return Path(options.networks) / f"{name}-{seed}.safetensors"
+
+
+def settled(options: argparse.Namespace, name: str) -> tuple[dict[str, Any], hs.BackwardRule]:
+    """Return what is recorded of the rule that a long run takes, and the rule."""
+    setting = surrogates.settled(options.results, name, NETS[name].like)
+    return setting, rules()[setting["rule"]][setting["shape"]]
+
+
+def regularised(options: argparse.Namespace, name: str) -> Longer:
+    """Return what is best on validation data of the long runs of a network."""
+    names = {repr(longer): longer for longer in NETS[name].longer}
+    return names[surrogates.regularised(options.results, name, tuple(names))]
 
 
 def told(longer: Longer) -> dict[str, Any]:
@@ -222,6 +271,7 @@ WHAT = {"choose": choose, "run": run, "lengthen": lengthen, "long": long, "table
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--net", choices=list(NETS), default="mlp")
+    parser.add_argument("--networks", type=Path, default=Path("runs/surrogates"), help="where long runs are kept")
     parser.add_argument("--rules", nargs="+", default=None, help="names of the rules; all if not given")
     run_verbs(parser, WHAT)
 

@@ -53,6 +53,7 @@ TOPICS = (
                 "report",
                 "methods.gradient",
                 "memory",
+                "teachers",
                 "methods.random_features",
                 "methods.bcd",
                 "methods.margin_bcd",

@@ -99,6 +99,7 @@ from .target_rule import (
     SquaredHingeLoss,
     TargetRule,
 )
+from .teachers import FrozenTeacher, NoTeacher
 from .verify import verify
 from .version import __version__
 from .weights import Binary, Learned, Libra, PerChannel, PerLayer, Real, Ternary, Unscaled, Weights
@@ -154,6 +155,7 @@ __all__ = [
     "FlipSearch",
     "Flips",
     "Fourier",
+    "FrozenTeacher",
     "Gaussian",
     "GeometricPath",
     "Global",
@@ -189,6 +191,7 @@ __all__ = [
     "Morlet",
     "Negative",
     "NoPenalty",
+    "NoTeacher",
     "Packed",
     "Penalty",
     "PerChannel",

@@ -21,6 +21,7 @@ from hardstep.penalties import NoPenalty, Penalty
 from hardstep.ranks import shared_statistics
 from hardstep.rules import BackwardRule, Clipped
 from hardstep.step import Step
+from hardstep.teachers import FrozenTeacher, Lesson, NoTeacher
 
 __all__ = ["SGD", "Adam", "Around", "Constant", "Cosine", "Descent", "Drops", "GradientDescent", "Line", "Passes"]
 
@@ -167,12 +168,13 @@ class Drops:
 
 @dataclass
 class Descent:
-    """Network and optimiser as Fabric wraps them, the plain network, in which context it runs, what is noted of it."""
+    """The network, it and its optimiser as Fabric wraps them, in which context it runs, its teacher, what is noted."""
 
     net: nn.Module
     wrapped: _FabricModule
     optimiser: _FabricOptimizer
     saving: AbstractContextManager[None]
+    lesson: Lesson
     noted: Mapping[str, float] = field(default_factory=dict)
 
     def state_dict(self) -> dict[str, Any]:
@@ -214,6 +216,8 @@ class GradientDescent(Method[Descent]):
         Rows of a global batch, over all ranks.
     memory
         What the forward pass keeps for the backward pass; gradients are the same, bit for bit.
+    teacher
+        A frozen network whose outputs are learned beside the labels; none by default.
 
     References
     ----------
@@ -227,6 +231,7 @@ class GradientDescent(Method[Descent]):
     schedule: Constant | Cosine | Drops | Line = field(default_factory=Cosine)
     batch_size: int = 128
     memory: Whole | Packed | Recomputed = field(default_factory=Whole)
+    teacher: NoTeacher | FrozenTeacher = field(default_factory=NoTeacher)
 
     incremental = True
     augments = True
@@ -239,7 +244,7 @@ class GradientDescent(Method[Descent]):
     def init(self, net: nn.Module, work: Work) -> Descent:
         """Hand network and optimiser to Fabric."""
         wrapped, optimiser = work.fabric.setup(net, self.optimiser.build(net.parameters()))
-        return Descent(net, wrapped, optimiser, self.memory.saving(net))
+        return Descent(net, wrapped, optimiser, self.memory.saving(net), self.teacher.lesson(work.data))
 
     def sweep(
         self,
@@ -284,7 +289,7 @@ class GradientDescent(Method[Descent]):
         """Run a batch forwards and backwards; return its outputs and the sum of its losses."""
         with state.saving:
             out = state.wrapped(batch.x)
-        loss = self.loss.value(out, batch.y).sum()
+        loss = state.lesson(out, batch.x, self.loss.value(out, batch.y)).sum()
         # gradients are averaged over ranks, the loss over the global batch
         work.fabric.backward(loss * (work.fabric.world_size / batch.total), retain_graph=retain_graph)
         return out, loss

@@ -17,6 +17,7 @@ from hardstep.memory import Whole
 from hardstep.methods.gradient import Descent, GradientDescent
 from hardstep.rules import widened
 from hardstep.target_rule import Target, TargetRule
+from hardstep.teachers import NoTeacher
 
 __all__ = ["FlipSearch", "TargetProp"]
 
@@ -126,6 +127,11 @@ class TargetProp(Method[_State]):
             raise ValueError(
                 f"TargetProp keeps what every step reads and gives itself; leave base.memory at Whole(), "
                 f"got {self.base.memory}"
+            )
+        if self.search is not None and self.base.teacher != NoTeacher():
+            raise ValueError(
+                "a search measures the loss of labels alone; leave base.teacher at NoTeacher(), or set search=None, "
+                f"got {self.base.teacher}"
             )
         if self.inner < 1:
             raise ValueError(f"inner counts steps of the optimiser and must be at least 1, got {self.inner}")
