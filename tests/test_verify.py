@@ -10,6 +10,7 @@ import pytest
 import hardstep as hs
 from hardstep.engine import available_isas
 from hardstep.export.forms import Form, export_forms, trouble
+from hardstep.export.plan import Kernel
 from hardstep.hard_layers import Conv, Dense
 from hardstep.hardnet import HardNet
 from tests.networks import network, samples
@@ -24,6 +25,7 @@ def test_every_form_here_is_equal(shape: tuple[int, ...]) -> None:
     names = {check.form for check in result.checks}
     assert {"file", "packed bits", *export_forms()} <= names
     assert not available_isas() or "engine, two threads" in names
+    assert {f"engine, {isa}, {kernel.value}" for isa in available_isas() for kernel in Kernel} <= names
 
 
 @pytest.mark.parametrize("wrong", [0, 1])

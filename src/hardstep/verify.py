@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from hardstep import bits
 from hardstep.engine import Engine, available_isas
 from hardstep.export.forms import Factory, Form, export_forms, trouble
+from hardstep.export.plan import Kernel
 from hardstep.hard_layers import Dense, Flatten
 from hardstep.hardnet import HardNet
 
@@ -149,8 +150,8 @@ def _built_in() -> dict[str, Factory]:
 
     found: dict[str, Factory] = {"file": from_file, "packed bits": packed}
     for isa in available_isas():
-        for only in ("outputs", "samples", "rows"):
-            found[f"engine, {isa}, {only}"] = engine(isa, only, 1)
+        for kernel in Kernel:
+            found[f"engine, {isa}, {kernel.value}"] = engine(isa, kernel.value, 1)
     if available_isas():
         found["engine, two threads"] = engine(available_isas()[-1], "", 2)
     return found
