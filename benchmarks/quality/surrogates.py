@@ -2,17 +2,18 @@
 
     python benchmarks/quality/surrogates.py choose run table --net mlp [--seeds 5]    # two hours, one core
     python benchmarks/quality/surrogates.py lengthen long --net mlp                   # an hour
-    python benchmarks/quality/surrogates.py lengthen long --net vgg-step              # three hours, after mlp
+    python benchmarks/quality/surrogates.py long --net vgg-step                       # four hours, after mlp
     python benchmarks/quality/surrogates.py choose run table --net binary             # an hour; signs, binary weights
-    python benchmarks/quality/surrogates.py long --net vgg-binary                     # ten hours, after binary; a GPU
+    python benchmarks/quality/surrogates.py long --net vgg-binary                     # five hours, after binary
 
 HARDSTEP_DATA names the folder above fashion-mnist/. `choose` trains every rule at two shapes and two learning rates for
 a part of the epochs and scores the validation part of seed 100; `run` takes the best from there, trains on seeds 0, 1,
 ... and scores each test part once. `lengthen` trains the rule that is best on the validation parts of `run` (of a
 smaller network, where one is named) for more epochs with each regularisation, on validation rows of seed 100; `long`
-takes the best of these to all seeds and scores each test part once. Rules are compared in float32; the long runs
-multiply in bfloat16, which on a CPU without such instructions is slow. Same split, initial weights and epochs for all
-rules of a seed. Expected: docs/results.md.
+takes the best of these to all seeds, scores each test part once and keeps the frozen network. Where one network teaches
+another, the teacher is that of the same seed, of the same training rows; it is trained first if it was not kept. Rules
+are compared in float32; the long runs multiply in bfloat16, which on a CPU without such instructions is slow. Same
+split, initial weights and epochs for all rules of a seed. Expected: docs/results.md.
 """
 
 from __future__ import annotations
@@ -89,7 +90,14 @@ NETS = {
         (Longer(20, MIRROR, lr=2e-3),),
         like="mlp",
     ),
-    "vgg-binary": Net("fashion-mnist", hs.nets.VGGSmall(**BITS), (5, 30), (Longer(60, SHIFT),), like="binary"),
+    "vgg-binary": Net(
+        "fashion-mnist",
+        hs.nets.VGGSmall(channels=(48, 96, 192), **BITS),
+        (2, 8),
+        (Longer(20, MIRROR),),
+        like="binary",
+        teacher="vgg-step",
+    ),
 }
 RATES = (1e-3, 3e-3)
 
