@@ -102,7 +102,7 @@ def test_every_method_of_a_descent_can_have_a_teacher(data: hs.data.Data, teache
     assert not torch.equal(*weights)
 
 
-def test_teacher_is_shown_what_the_pupil_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_teacher_is_shown_what_the_pupil_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     images = hs.data.load("digits")
     changed = replace(images, augment=hs.Augment(crop=2, mirror=True))
     net = hs.nets.ConvNet4(channels=(2, 4), units=8)(images.shape, images.outputs)

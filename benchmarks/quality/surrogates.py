@@ -178,7 +178,8 @@ def run(options: argparse.Namespace) -> None:
             if (name, best["shape"], best["lr"], seed) in done:
                 continue
             report, built, data = train(net, shapes[best["shape"]], best["lr"], seed, Longer(net.epochs[1]))
-            scored(options, "run", report, built, data, **setting, seed=seed, epochs=net.epochs[1])
+            hard = hs.freeze(built, calibrate=data.train)
+            scored(options, "run", report, built, hard, data, **setting, seed=seed, epochs=net.epochs[1])
 
 
 def lengthen(options: argparse.Namespace) -> None:
@@ -203,18 +204,19 @@ def long(options: argparse.Namespace) -> None:
     for seed in range(options.first, options.first + options.seeds):
         if (setting["rule"], repr(longer), seed) in done:
             continue
-        report, built, data = train_long(options, options.net, seed)
-        scored(options, "long", report, built, data, **(setting | told(longer)), seed=seed)
+        report, built, hard, data = train_long(options, options.net, seed)
+        scored(options, "long", report, built, hard, data, **(setting | told(longer)), seed=seed)
 
 
-def train_long(options: argparse.Namespace, name: str, seed: int) -> tuple[hs.Report, torch.nn.Module, Any]:
-    """Train one network for long and keep it frozen; return its report, itself and its data."""
+def train_long(options: argparse.Namespace, name: str, seed: int) -> tuple[hs.Report, torch.nn.Module, hs.HardNet, Any]:
+    """Train one network for long and keep it frozen; return its report, itself, its frozen form and its data."""
     net, longer, (setting, rule) = NETS[name], regularised(options, name), settled(options, name)
     teacher = teacher_of(options, net, seed)
     report, built, data = train(net, rule, setting["lr"], seed, longer, "bf16-mixed", teacher)
     options.networks.mkdir(parents=True, exist_ok=True)
-    hs.freeze(built, calibrate=data.train).save(kept(options, name, seed))
-    return report, built, data
+    hard = hs.freeze(built, calibrate=data.train)
+    hard.save(kept(options, name, seed))
+    return report, built, hard, data
 
 
 def teacher_of(options: argparse.Namespace, net: Net, seed: int) -> hs.NoTeacher | hs.FrozenTeacher:
@@ -251,11 +253,16 @@ def told(longer: Longer) -> dict[str, Any]:
 
 
 def scored(
-    options: argparse.Namespace, kind: str, report: hs.Report, built: torch.nn.Module, data: Any, **values: Any
+    options: argparse.Namespace,
+    kind: str,
+    report: hs.Report,
+    built: torch.nn.Module,
+    hard: hs.HardNet,
+    data: Any,
+    **values: Any,
 ) -> None:
     """Score the test part and record a line."""
-    engine = hs.Engine(hs.freeze(built, calibrate=data.train))
-    right = engine.predict(data.test.x.numpy()) == data.test.y.numpy()
+    right = hs.Engine(hard).predict(data.test.x.numpy()) == data.test.y.numpy()
     record(
         options.results,
         "surrogates",
