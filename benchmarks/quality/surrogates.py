@@ -235,8 +235,9 @@ def kept(options: argparse.Namespace, name: str, seed: int) -> Path:
 
 
 def settled(options: argparse.Namespace, name: str) -> tuple[dict[str, Any], hs.BackwardRule]:
-    """Return what is recorded of the rule that a long run takes, and the rule."""
-    setting = surrogates.settled(options.results, name, NETS[name].like)
+    """Return what is recorded of rule and teacher of a long run, and the rule."""
+    net = NETS[name]
+    setting = surrogates.settled(options.results, name, net.like) | ({"teacher": net.teacher} if net.teacher else {})
     return setting, rules()[setting["rule"]][setting["shape"]]
 
 
