@@ -61,6 +61,29 @@ def test_who_answers_as_the_teacher_has_no_loss_left(data: hs.data.Data, teacher
     assert (lesson(out, x.flip(0), torch.ones(30).double()) > 0).any()  # it looks at the samples that it is given
 
 
+def test_teacher_answers_each_sample_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hs.teachers, "KEPT", 6)
+    asked: list[np.ndarray] = []
+
+    def scores(x: np.ndarray) -> np.ndarray:
+        asked.append(x)
+        return np.stack([10 * x[:, 0], x[:, 1]], axis=1).astype(np.int64)
+
+    sums, x = hs.teachers.once_each(scores), np.arange(40, dtype=np.float32).reshape(20, 2)
+    for rows, new in (
+        ([0, 1, 2, 0], [0, 1, 2, 0]),
+        ([2, 3, 1, 0], [3]),
+        ([1, 2], []),
+        ([4, 0, 5, 6, 7], [4, 5, 6, 7]),
+        ([7, 8, 0], [8]),  # full since the line before
+        ([8, 7], [8]),
+    ):
+        asked.clear()
+        np.testing.assert_array_equal(sums(x[rows]), np.stack([10 * x[rows, 0], x[rows, 1]], axis=1))
+        assert len(asked) == bool(new)
+        assert not new or np.array_equal(asked[0], x[new])
+
+
 def test_without_a_teacher_losses_stay_what_they_are(data: hs.data.Data) -> None:
     losses = torch.rand(3)
     assert hs.NoTeacher().lesson(data)(torch.rand(3, 10), torch.rand(3, 64), losses) is losses

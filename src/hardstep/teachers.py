@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (the field's name for it)
 
@@ -19,6 +23,8 @@ __all__ = ["FrozenTeacher", "Lesson", "NoTeacher"]
 
 Lesson = Callable[[Float[Tensor, "n k"], Float[Tensor, "n ..."], Float[Tensor, " n"]], Float[Tensor, " n"]]
 """Takes outputs, the samples they are of, as the network sees them, and losses of the labels; returns all losses."""
+
+KEPT = 2**19  # samples whose scores a teacher remembers, 100 to 200 bytes each
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,8 @@ class FrozenTeacher:
     """Learn from a frozen network: l = (1 - share) l(o, y) + share T² KL(softmax(t/T) | softmax(o/T)).
 
     The teacher's outputs t are those of its exact integers, times their scale, on each image as the network sees it,
-    cropped and mirrored; the engine computes them while training goes on. A large network with real weights is the
+    cropped and mirrored; the engine computes them while training goes on, once for each image that differs (of the
+    first half million). A large network with real weights is the
     usual teacher of one with binary weights; any frozen network that takes the same samples can be one.
 
     Parameters
@@ -103,12 +110,28 @@ class FrozenTeacher:
                 "train one on these data"
             )
 
-        engine = Engine(hard)
+        sums = once_each(Engine(hard))
 
         def taught(out: Tensor, x: Tensor, losses: Tensor) -> Tensor:
-            told = torch.from_numpy(engine(x.detach().float().cpu().numpy()) * hard.scale).to(out)
+            told = torch.from_numpy(sums(x.detach().float().cpu().numpy()) * hard.scale).to(out)
             aims, logits = ((each / self.temperature).log_softmax(dim=1) for each in (told, out))
             apart = F.kl_div(logits, aims, reduction="none", log_target=True).sum(dim=1)
             return (1 - self.share) * losses + self.share * self.temperature**2 * apart
 
         return taught
+
+
+def once_each(scores: Callable[[NDArray[np.float32]], NDArray[np.int64]]) -> Callable[..., NDArray[np.int64]]:
+    """Return a function of rows that asks `scores` for each row once, as long as no more than `KEPT` are remembered."""
+    known: dict[bytes, NDArray[np.int64]] = {}
+
+    def remembered(x: NDArray[np.float32]) -> NDArray[np.int64]:
+        keys = [blake2b(row.tobytes(), digest_size=16).digest() for row in x]
+        new = [place for place, key in enumerate(keys) if key not in known]
+        found = {keys[place]: row for place, row in zip(new, scores(x[new]) if new else (), strict=True)}
+        if len(known) < KEPT:
+            known.update(found)
+        both = ChainMap(found, known)
+        return np.stack([both[key] for key in keys])
+
+    return remembered
