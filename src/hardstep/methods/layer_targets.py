@@ -17,7 +17,6 @@ from hardstep.memory import Whole
 from hardstep.methods.gradient import Descent, GradientDescent
 from hardstep.rules import widened
 from hardstep.target_rule import Target, TargetRule
-from hardstep.teachers import NoTeacher
 
 __all__ = ["FlipSearch", "TargetProp"]
 
@@ -128,11 +127,6 @@ class TargetProp(Method[_State]):
                 f"TargetProp keeps what every step reads and gives itself; leave base.memory at Whole(), "
                 f"got {self.base.memory}"
             )
-        if self.search is not None and self.base.teacher != NoTeacher():
-            raise ValueError(
-                "a search measures the loss of labels alone; leave base.teacher at NoTeacher(), or set search=None, "
-                f"got {self.base.teacher}"
-            )
         if self.inner < 1:
             raise ValueError(f"inner counts steps of the optimiser and must be at least 1, got {self.inner}")
         if not 0 <= self.momentum < 1:
@@ -220,7 +214,8 @@ class TargetProp(Method[_State]):
         assert search is not None
 
         def losses(out: Tensor, copies: int) -> Tensor:
-            value = self.base.loss.value(out, repeated(batch.y, copies))
+            x, y = (repeated(rows, copies) for rows in (batch.x, batch.y))
+            value = state.descent.lesson(out, x, self.base.loss.value(out, y))
             return value * (work.fabric.world_size / batch.total)  # in the scale of the credit
 
         state.descent.net.eval()
