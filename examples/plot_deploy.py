@@ -26,7 +26,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import hardstep as hs
-from hardstep.cli import as_torch
+from hardstep.freeze import as_torch
 
 BATCHES = (1, 4, 16, 64, 256)
 

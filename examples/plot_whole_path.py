@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from sklearn.datasets import make_moons
 
 import hardstep as hs
-from hardstep.cli import as_torch
+from hardstep.freeze import as_torch
 
 
 def draw_regions(axis: Axes, sweeps: int) -> None:

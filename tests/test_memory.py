@@ -324,7 +324,15 @@ def test_modules_are_as_they_were_afterwards(way: Way) -> None:
         assert not module._forward_hooks
 
 
-@pytest.mark.parametrize("wrap", [lambda base: base, lambda base: hs.Splitting(base=base)], ids=["plain", "splitting"])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda base: base,
+        lambda base: hs.Splitting(base=base),
+        lambda base: hs.MagnitudePruning(0.5, base=base),
+    ],
+    ids=["plain", "splitting", "pruning"],
+)
 def test_whole_fit_ends_in_the_same_bits(wrap: Callable[[hs.GradientDescent], hs.Method], digits: hs.data.Data) -> None:
     ends = []
     for way in (hs.Whole(), *WAYS):

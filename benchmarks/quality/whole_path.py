@@ -17,7 +17,8 @@ import time
 from pathlib import Path
 
 import hardstep as hs
-from hardstep.cli import Train, as_torch
+from hardstep.cli import Train
+from hardstep.freeze import as_torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import RESULTS, record

@@ -37,7 +37,7 @@ from hardstep.ranks import Precision, launched
 from hardstep.run_folder import RunFolder
 from hardstep.verify import verify
 
-__all__ = ["Certify", "Train", "Verify", "as_torch", "main"]
+__all__ = ["Certify", "Train", "Verify", "main"]
 
 
 @dataclass(frozen=True)
