@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import nn
 
 import hardstep as hs
 from hardstep.fit import Method, Sweep, Work
+from hardstep.ranks import launched_fabric
 
 
 @dataclass
@@ -142,6 +143,18 @@ def test_checkpoint_of_another_fit_is_refused(tmp_path: Path) -> None:
         hs.fit(hs.nets.mlp(3, 5, 3), uneven(), Script((0, 1)), **arguments)
 
 
+def test_checkpoint_of_other_images_or_another_precision_is_refused(tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {"sweeps": 1, "progress": False, "folder": tmp_path}
+    data = hs.data.load("digits")
+    method = hs.GradientDescent()
+    hs.fit(hs.nets.mlp(64, 4, 10), data, method, **arguments)
+    changed = replace(data, augment=hs.Augment(crop=1))
+    with pytest.raises(ValueError, match=r"another fit: data was 'digits, 1293 .*, is 'digits, Augment\(crop=1"):
+        hs.fit(hs.nets.mlp(64, 4, 10), changed, method, **arguments)
+    with pytest.raises(ValueError, match="another fit: precision was '32-true', is 'bf16-mixed'"):
+        hs.fit(hs.nets.mlp(64, 4, 10), data, method, fabric=launched_fabric("bf16-mixed"), **arguments)
+
+
 def test_checkpoint_of_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments: dict[str, Any] = {"sweeps": 2, "progress": False, "folder": tmp_path}
     hs.fit(hs.nets.mlp(3, 4, 3), uneven(), Script((0, 1)), **arguments)
@@ -168,8 +181,6 @@ def test_batch_larger_than_the_data_is_named() -> None:
 
 
 def test_batches_cover_every_row_once_and_none_is_a_small_rest() -> None:
-    from hardstep.ranks import launched_fabric
-
     work = Work(uneven(), launched_fabric(), seed=0, sweeps=4, sweep=1)
     batches = list(work.batches(50, shuffle=True))
     assert [len(batch.y) for batch in batches] == [41, 40, 40, 40, 40]

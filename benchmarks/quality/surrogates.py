@@ -10,10 +10,10 @@ HARDSTEP_DATA names the folder above fashion-mnist/. `choose` trains every rule 
 a part of the epochs and scores the validation part of seed 100; `run` takes the best from there, trains on seeds 0, 1,
 ... and scores each test part once. `lengthen` trains the rule that is best on the validation parts of `run` (of a
 smaller network, where one is named) for more epochs with each regularisation, on validation rows of seed 100; `long`
-takes the best of these to all seeds, scores each test part once and keeps the frozen network. Where one network teaches
-another, the teacher is that of the same seed, of the same training rows; it is trained first if it was not kept. Rules
-are compared in float32; the long runs multiply in bfloat16, which on a CPU without such instructions is slow. Same
-split, initial weights and epochs for all rules of a seed. Expected: docs/results.md.
+takes the best of these to all seeds, scores each test part once and keeps checkpoints and the frozen network. Where one
+network teaches another, the teacher is that of the same seed, of the same training rows; it is trained first if it was
+not kept. Rules are compared in float32; the long runs multiply in bfloat16, which on a CPU without such instructions is
+slow. Same split, initial weights and epochs for all rules of a seed. Expected: docs/results.md.
 """
 
 from __future__ import annotations
@@ -131,15 +131,16 @@ def train(
     how: Longer,
     precision: Precision = "32-true",
     teacher: hs.NoTeacher | hs.FrozenTeacher = hs.NoTeacher(),  # noqa: B008 (frozen)
+    folder: Path | None = None,
 ) -> tuple[hs.Report, torch.nn.Module, Any]:
-    """Train one network; return its report, itself and its data."""
+    """Train one network, from the checkpoint in the folder if there is one; return its report, itself and its data."""
     lr = lr if how.lr is None else how.lr
     data = replace(first_rows(hs.data.load(net.data, seed=seed), net.rows), augment=how.augment)
     recipe = replace(net.net, dropout=how.dropout) if how.dropout else net.net
     built = recipe(data.shape, data.outputs, seed).to(memory_format=torch.channels_last)
     method = hs.GradientDescent(rule=rule, optimiser=hs.Adam(lr=lr), teacher=teacher)
     fabric = launched_fabric(precision)
-    report = hs.fit(built, data, method, sweeps=how.epochs, seed=seed, fabric=fabric, progress=False)
+    report = hs.fit(built, data, method, sweeps=how.epochs, seed=seed, folder=folder, fabric=fabric, progress=False)
     return report, built.cpu(), data
 
 
@@ -211,11 +212,11 @@ def long(options: argparse.Namespace) -> None:
 def train_long(options: argparse.Namespace, name: str, seed: int) -> tuple[hs.Report, torch.nn.Module, hs.HardNet, Any]:
     """Train one network for long and keep it frozen; return its report, itself, its frozen form and its data."""
     net, longer, (setting, rule) = NETS[name], regularised(options, name), settled(options, name)
-    teacher = teacher_of(options, net, seed)
-    report, built, data = train(net, rule, setting["lr"], seed, longer, "bf16-mixed", teacher)
-    options.networks.mkdir(parents=True, exist_ok=True)
+    teacher, path = teacher_of(options, net, seed), kept(options, name, seed)
+    folder = path.with_name(f"{path.stem}-{longer.epochs}")
+    report, built, data = train(net, rule, setting["lr"], seed, longer, "bf16-mixed", teacher, folder)
     hard = hs.freeze(built, calibrate=data.train)
-    hard.save(kept(options, name, seed))
+    hard.save(path)
     return report, built, hard, data
 
 

@@ -176,6 +176,7 @@ def fit(
         "net": ", ".join(f"{name} {tuple(value.shape)}" for name, value in net.state_dict().items()),
         "seed": seed,
         "sweeps": sweeps,
+        "precision": fabric.strategy.precision.precision,
         **versions(),
     }
     path = None if folder is None else Path(folder) / CHECKPOINT
