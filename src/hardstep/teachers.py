@@ -42,8 +42,8 @@ class FrozenTeacher:
 
     The teacher's outputs t are those of its exact integers, times their scale, on each image as the network sees it,
     cropped and mirrored; the engine computes them while training goes on, once for each image that differs (of the
-    first half million). A large network with real weights is the
-    usual teacher of one with binary weights; any frozen network that takes the same samples can be one.
+    first half million). A large network with real weights is the usual teacher of one with binary weights; any frozen
+    network that takes the same samples can be one.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ class FrozenTeacher:
 
 
 def once_each(scores: Callable[[NDArray[np.float32]], NDArray[np.int64]]) -> Callable[..., NDArray[np.int64]]:
-    """Return a function of rows that asks `scores` for each row once, as long as no more than `KEPT` are remembered."""
+    """Return a function of rows that asks `scores` for no row of an earlier call, until `KEPT` rows are remembered."""
     known: dict[bytes, NDArray[np.int64]] = {}
 
     def remembered(x: NDArray[np.float32]) -> NDArray[np.int64]:
