@@ -19,13 +19,20 @@ from hardstep.parts import Samples
 from hardstep.report import versions
 from tables.lines import RESULTS
 
-__all__ = ["RESULTS", "first_rows", "record", "run_verbs"]
+__all__ = ["RESULTS", "first_rows", "joined", "record", "run_verbs"]
 
 
 def first_rows(data: Data, rows: int | None) -> Data:
     """Return the data with so many rows of the training part, all if None."""
     assert isinstance(data.train, Samples)
     return replace(data, train=Samples(data.train.x[:rows], data.train.y[:rows], data.train.grid))
+
+
+def joined(data: Data) -> Data:
+    """Return the data with the validation part added to the training part, and none left."""
+    assert isinstance(data.train, Samples) and isinstance(data.val, Samples)
+    x, y = torch.cat([data.train.x, data.val.x]), torch.cat([data.train.y, data.val.y])
+    return replace(data, train=Samples(x, y, data.train.grid), val=None)
 
 
 def record(folder: Path, name: str, **values: Any) -> None:

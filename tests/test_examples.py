@@ -18,8 +18,8 @@ COMMANDS = {
         *("--seeds", "1", "--epochs", "1", "--results", "{tmp}"),
     ],
     "benchmarks/quality/surrogates.py": [
-        *("choose", "run", "lengthen", "long", "table", "--net", "tiny", "--seeds", "1", "--rules", "clipped", "EDE"),
-        *("--results", "{tmp}", "--networks", "{tmp}/networks"),
+        *("choose", "run", "lengthen", "long", "refit", "table", "--net", "tiny", "--seeds", "1"),
+        *("--rules", "clipped", "EDE", "--results", "{tmp}", "--networks", "{tmp}/networks"),
     ],
     "benchmarks/quality/layer_targets.py": [
         *("choose", "run", "table", "--net", "tiny", "--seeds", "1", "--results", "{tmp}")

@@ -5,15 +5,18 @@
     python benchmarks/quality/surrogates.py long --net vgg-step                       # four hours, after mlp
     python benchmarks/quality/surrogates.py choose run table --net binary             # an hour; signs, binary weights
     python benchmarks/quality/surrogates.py long --net vgg-binary                     # five hours, after binary
+    python benchmarks/quality/surrogates.py refit --net vgg-binary                    # five hours more
 
 HARDSTEP_DATA names the folder above fashion-mnist/. `choose` trains every rule at two shapes and two learning rates for
 a part of the epochs and scores the validation part of seed 100; `run` takes the best from there, trains on seeds 0, 1,
 ... and scores each test part once. `lengthen` trains the rule that is best on the validation parts of `run` (of a
 smaller network, where one is named) for more epochs with each regularisation, on validation rows of seed 100; `long`
-takes the best of these to all seeds, scores each test part once and keeps checkpoints and the frozen network. Where one
-network teaches another, the teacher is that of the same seed, of the same training rows; it is trained first if it was
-not kept. Rules are compared in float32; the long runs multiply in bfloat16, which on a CPU without such instructions is
-slow. Same split, initial weights and epochs for all rules of a seed. Expected: docs/results.md.
+takes the best of these to all seeds, scores each test part once and keeps checkpoints and the frozen network; `refit`
+does so on training and validation rows together, as published figures are made: nothing is left to choose by, the
+network is that of the last epoch. Where one network teaches another, the teacher is that of the same seed, trained
+without the validation rows; it is trained first if it was not kept. Rules are compared in float32; the long runs
+multiply in bfloat16, which on a CPU without such instructions is slow. Same split, initial weights and epochs for all
+rules of a seed. Expected: docs/results.md.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ import hardstep as hs
 from hardstep.ranks import Precision, launched_fabric
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import first_rows, record, run_verbs
+from record import first_rows, joined, record, run_verbs
 from tables import surrogates
 from tables.lines import NoLinesError, lines
 
@@ -44,6 +47,7 @@ class Longer:
     augment: hs.Augment = hs.Augment()  # noqa: RUF009 (frozen)
     dropout: float = 0.0  # in networks that have it
     lr: float | None = field(default=None, repr=False)  # if not that of the shorter runs; recorded by itself
+    whole: bool = field(default=False, repr=False)  # on training and validation rows; recorded by itself
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,7 @@ def train(
     """Train one network, from the checkpoint in the folder if there is one; return its report, itself and its data."""
     lr = lr if how.lr is None else how.lr
     data = replace(first_rows(hs.data.load(net.data, seed=seed), net.rows), augment=how.augment)
+    data = joined(data) if how.whole else data
     recipe = replace(net.net, dropout=how.dropout) if how.dropout else net.net
     built = recipe(data.shape, data.outputs, seed).to(memory_format=torch.channels_last)
     method = hs.GradientDescent(rule=rule, optimiser=hs.Adam(lr=lr), teacher=teacher)
@@ -199,20 +204,31 @@ def lengthen(options: argparse.Namespace) -> None:
 
 def long(options: argparse.Namespace) -> None:
     """Train the best rule with the best regularisation and score the test part once."""
+    score_long(options, "long", regularised(options, options.net))
+
+
+def refit(options: argparse.Namespace) -> None:
+    """Do the same on training and validation rows together."""
+    score_long(options, "refit", replace(regularised(options, options.net), whole=True))
+
+
+def score_long(options: argparse.Namespace, kind: str, longer: Longer) -> None:
+    """Train long runs of this kind that are not recorded yet and score the test part of each once."""
     setting, _ = settled(options, options.net)
-    longer = regularised(options, options.net)
-    done = {(line["rule"], line["longer"], line["seed"]) for line in recorded(options, "long")}
+    done = {(line["rule"], line["longer"], line["seed"]) for line in recorded(options, kind)}
     for seed in range(options.first, options.first + options.seeds):
         if (setting["rule"], repr(longer), seed) in done:
             continue
-        report, built, hard, data = train_long(options, options.net, seed)
-        scored(options, "long", report, built, hard, data, **(setting | told(longer)), seed=seed)
+        report, built, hard, data = train_long(options, options.net, seed, longer)
+        scored(options, kind, report, built, hard, data, **(setting | told(longer)), seed=seed)
 
 
-def train_long(options: argparse.Namespace, name: str, seed: int) -> tuple[hs.Report, torch.nn.Module, hs.HardNet, Any]:
+def train_long(
+    options: argparse.Namespace, name: str, seed: int, longer: Longer
+) -> tuple[hs.Report, torch.nn.Module, hs.HardNet, Any]:
     """Train one network for long and keep it frozen; return its report, itself, its frozen form and its data."""
-    net, longer, (setting, rule) = NETS[name], regularised(options, name), settled(options, name)
-    teacher, path = teacher_of(options, net, seed), kept(options, name, seed)
+    net, (setting, rule) = NETS[name], settled(options, name)
+    teacher, path = teacher_of(options, net, seed), kept(options, f"{name}-whole" if longer.whole else name, seed)
     folder = path.with_name(f"{path.stem}-{longer.epochs}")
     report, built, data = train(net, rule, setting["lr"], seed, longer, "bf16-mixed", teacher, folder)
     hard = hs.freeze(built, calibrate=data.train)
@@ -226,7 +242,7 @@ def teacher_of(options: argparse.Namespace, net: Net, seed: int) -> hs.NoTeacher
         return hs.NoTeacher()
     path = kept(options, net.teacher, seed)
     if not path.is_file():
-        train_long(options, net.teacher, seed)
+        train_long(options, net.teacher, seed, regularised(options, net.teacher))
     return hs.FrozenTeacher(str(path))
 
 
@@ -282,7 +298,7 @@ def table(options: argparse.Namespace) -> None:
     print(surrogates.test(options.results, options.net))
 
 
-WHAT = {"choose": choose, "run": run, "lengthen": lengthen, "long": long, "table": table}
+WHAT = {"choose": choose, "run": run, "lengthen": lengthen, "long": long, "refit": refit, "table": table}
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from .lines import Line, NoLinesError, Shown, Table, bare, gain, grouped, last, 
 NAME = "surrogates"
 NETS = ("mlp", "binary")
 REFERENCE = "clipped"  # the clipped straight-through estimator
+LONG = {"long": "training part", "refit": "training and validation part"}  # kinds of lines of long runs
 
 
 def chosen(results: Path, net: str, rule: str) -> Line:
@@ -76,15 +77,17 @@ def lengthened(results: Path) -> Table:
 
 def longer(results: Path) -> Table:
     """Return accuracy of the best rule of each network, trained for longer."""
+    found = [line for line in lines(results, NAME) if line["kind"] in LONG]
     rows = []
-    keys = ("net", "rule", "epochs", "dropout", "augment")
-    for (net, rule, epochs, dropout, augment), scored in grouped(lines(results, NAME, kind="long"), *keys).items():
+    keys = ("net", "kind", "rule", "epochs", "dropout", "augment")
+    for (net, kind, rule, epochs, dropout, augment), scored in grouped(found, *keys).items():
         mine = last(scored, "seed")
-        scores = (spread(mine, "validation"), spread(mine), bare(min(line["test"] for line in mine)))
+        validation = "" if kind == "refit" else spread(mine, "validation")
+        scores = (validation, spread(mine), bare(min(line["test"] for line in mine)))
         setting = (f"`{short(mine[-1]['text'])}`", str(epochs), f"{dropout:g}", f"`{augment}`")
         seconds = f"{mean([line['seconds'] for line in mine])[0]:.0f}"
-        rows.append((net, rule, *setting, *scores, spread(mine, "frozen"), str(len(mine)), seconds))
-    head = ("network", "rule", "setting", "epochs", "dropout", "images", "validation", "test", "least")
+        rows.append((net, LONG[kind], rule, *setting, *scores, spread(mine, "frozen"), str(len(mine)), seconds))
+    head = ("network", "trained on", "rule", "setting", "epochs", "dropout", "images", "validation", "test", "least")
     return Table((*head, "test, frozen", "seeds", "seconds"), tuple(rows))
 
 
