@@ -306,6 +306,7 @@ def main() -> None:
     parser.add_argument("--net", choices=list(NETS), default="mlp")
     parser.add_argument("--networks", type=Path, default=Path("runs/surrogates"), help="where long runs are kept")
     parser.add_argument("--rules", nargs="+", default=None, help="names of the rules; all if not given")
+    parser.add_argument("--threads", type=int, default=1)
     run_verbs(parser, WHAT)
 
 
