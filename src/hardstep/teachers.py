@@ -19,10 +19,13 @@ from hardstep.data import Data
 from hardstep.engine import Engine
 from hardstep.hardnet import HardNet
 
-__all__ = ["FrozenTeacher", "Lesson", "NoTeacher"]
+__all__ = ["FrozenTeacher", "Lesson", "Marks", "NoTeacher"]
 
-Lesson = Callable[[Float[Tensor, "n k"], Float[Tensor, "n ..."], Float[Tensor, " n"]], Float[Tensor, " n"]]
-"""Takes outputs, the samples they are of, as the network sees them, and losses of the labels; returns all losses."""
+Marks = Callable[[Float[Tensor, "c*n k"], Float[Tensor, " c*n"]], Float[Tensor, " c*n"]]
+"""Takes outputs and losses of the labels, of c copies of a batch below one another; returns all losses."""
+
+Lesson = Callable[[Float[Tensor, "n ..."]], Marks]
+"""Takes a batch of samples, as the network sees them; returns what marks the outputs."""
 
 KEPT = 2**19  # samples whose scores a teacher remembers, 100 to 200 bytes each
 
@@ -33,7 +36,7 @@ class NoTeacher:
 
     def lesson(self, data: Data) -> Lesson:
         """Return what leaves the losses as they are."""
-        return lambda out, x, losses: losses
+        return lambda x: lambda out, losses: losses
 
 
 @dataclass(frozen=True)
@@ -112,11 +115,16 @@ class FrozenTeacher:
 
         sums = once_each(Engine(hard))
 
-        def taught(out: Tensor, x: Tensor, losses: Tensor) -> Tensor:
-            told = torch.from_numpy(sums(x.detach().float().cpu().numpy()) * hard.scale).to(out)
-            aims, logits = ((each / self.temperature).log_softmax(dim=1) for each in (told, out))
-            apart = F.kl_div(logits, aims, reduction="none", log_target=True).sum(dim=1)
-            return (1 - self.share) * losses + self.share * self.temperature**2 * apart
+        def taught(x: Tensor) -> Marks:
+            told = torch.from_numpy(sums(x.detach().float().cpu().numpy()) * hard.scale)
+
+            def marks(out: Tensor, losses: Tensor) -> Tensor:
+                copies = told.to(out).repeat(len(out) // len(told), 1)
+                aims, logits = ((each / self.temperature).log_softmax(dim=1) for each in (copies, out))
+                apart = F.kl_div(logits, aims, reduction="none", log_target=True).sum(dim=1)
+                return (1 - self.share) * losses + self.share * self.temperature**2 * apart
+
+            return marks
 
         return taught
 

@@ -289,7 +289,7 @@ class GradientDescent(Method[Descent]):
         """Run a batch forwards and backwards; return its outputs and the sum of its losses."""
         with state.saving:
             out = state.wrapped(batch.x)
-        loss = state.lesson(out, batch.x, self.loss.value(out, batch.y)).sum()
+        loss = state.lesson(batch.x)(out, self.loss.value(out, batch.y)).sum()
         # gradients are averaged over ranks, the loss over the global batch
         work.fabric.backward(loss * (work.fabric.world_size / batch.total), retain_graph=retain_graph)
         return out, loss

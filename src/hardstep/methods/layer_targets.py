@@ -210,12 +210,11 @@ class TargetProp(Method[_State]):
 
     def _measured(self, state: _State, work: Work, cuts: Cuts, number: int, batch: Batch) -> Tensor:
         """Return L(bit = 1) - L(bit = 0), in the scale of the credit, and NaN where no flip was measured."""
-        call, search = state.calls[number], self.search
+        call, search, marks = state.calls[number], self.search, state.descent.lesson(batch.x)
         assert search is not None
 
         def losses(out: Tensor, copies: int) -> Tensor:
-            x, y = (repeated(rows, copies) for rows in (batch.x, batch.y))
-            value = state.descent.lesson(out, x, self.base.loss.value(out, y))
+            value = marks(out, self.base.loss.value(out, repeated(batch.y, copies)))
             return value * (work.fabric.world_size / batch.total)  # in the scale of the credit
 
         state.descent.net.eval()
