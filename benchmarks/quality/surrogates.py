@@ -47,7 +47,12 @@ class Longer:
     augment: hs.Augment = hs.Augment()  # noqa: RUF009 (frozen)
     dropout: float = 0.0  # in networks that have it
     lr: float | None = field(default=None, repr=False)  # if not that of the shorter runs; recorded by itself
-    whole: bool = field(default=False, repr=False)  # on training and validation rows; recorded by itself
+    whole: bool = field(default=False, repr=False)  # on training and validation rows; recorded as the kind
+
+    @property
+    def kind(self) -> str:
+        """What the lines of such a run are called."""
+        return "refit" if self.whole else "long"
 
 
 @dataclass(frozen=True)
@@ -204,23 +209,23 @@ def lengthen(options: argparse.Namespace) -> None:
 
 def long(options: argparse.Namespace) -> None:
     """Train the best rule with the best regularisation and score the test part once."""
-    score_long(options, "long", regularised(options, options.net))
+    score_long(options, regularised(options, options.net))
 
 
 def refit(options: argparse.Namespace) -> None:
     """Do the same on training and validation rows together."""
-    score_long(options, "refit", replace(regularised(options, options.net), whole=True))
+    score_long(options, replace(regularised(options, options.net), whole=True))
 
 
-def score_long(options: argparse.Namespace, kind: str, longer: Longer) -> None:
-    """Train long runs of this kind that are not recorded yet and score the test part of each once."""
+def score_long(options: argparse.Namespace, longer: Longer) -> None:
+    """Train long runs of one kind that are not recorded yet and score the test part of each once."""
     setting, _ = settled(options, options.net)
-    done = {(line["rule"], line["longer"], line["seed"]) for line in recorded(options, kind)}
+    done = {(line["rule"], line["longer"], line["seed"]) for line in recorded(options, longer.kind)}
     for seed in range(options.first, options.first + options.seeds):
         if (setting["rule"], repr(longer), seed) in done:
             continue
         report, built, hard, data = train_long(options, options.net, seed, longer)
-        scored(options, kind, report, built, hard, data, **(setting | told(longer)), seed=seed)
+        scored(options, longer.kind, report, built, hard, data, **(setting | told(longer)), seed=seed)
 
 
 def train_long(
